@@ -1,0 +1,57 @@
+# One name for every habit. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# Tools that `make check` had to install itself stand here; the right version on PATH is used as it is.
+TOOLS_DIR := $(TARGET_DIR)/tools
+
+.PHONY: help demo test check setup tools sim bench render image e2e fuzz
+
+help: ## this list
+	@echo "usage: make TARGET"
+	@echo
+	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: setup ## a cluster of pairs on this machine; DEMO_ARGS="--help" says what it takes
+	@cargo build --release -p udht-manager -p udht-sync -p udht-tests --bins
+	@exec "$(TARGET_DIR)/release/demo" $(DEMO_ARGS)
+
+# The tests run the programs as a user would, so these are built with them, by one command: cargo chooses features for
+# all that it builds at once, and what was chosen twice would be compiled twice.
+test: setup ## build the programs and run every test; TEST_ARGS="NAME" runs those whose name holds NAME
+	@cargo build --workspace --bins --tests
+	@cargo test --workspace $(TEST_ARGS)
+
+check: setup tools ## formatting, lints, documentation, layering, licences, spelling: all that is not a test
+	@PATH="$(TOOLS_DIR)/bin:$$PATH" .ci/check
+
+setup: ## install what the build needs from the system
+	@.ci/setup
+
+tools: setup ## install the tools of `make check`
+	@.ci/tools "$(TOOLS_DIR)"
+
+# What is named here and not built yet says so, and fails.
+not_yet = @echo "make $@: not yet; it comes with $(1)" >&2; exit 1
+
+sim: ## (not yet) a simulated cluster; SEED=.. replays a run
+	$(call not_yet,the simulator)
+
+bench: ## (not yet) the benchmarks, each beside the figure that it is to reach
+	$(call not_yet,the benchmarks)
+
+render: ## (not yet) k8s/ written anew from the chart
+	$(call not_yet,the Helm chart)
+
+image: ## (not yet) the container image
+	$(call not_yet,the container image)
+
+e2e: ## (not yet) the tests that need a Kubernetes cluster
+	$(call not_yet,the tests on a Kubernetes cluster)
+
+fuzz: ## (not yet) fuzzing of everything that reads foreign bytes
+	$(call not_yet,the fuzz targets)
