@@ -24,7 +24,7 @@ demo: setup ## a cluster of pairs on this machine; DEMO_ARGS="--help" says what 
 # all that it builds at once, and what was chosen twice would be compiled twice.
 test: setup ## build the programs and run every test; TEST_ARGS="NAME" runs those whose name holds NAME
 	@cargo build --workspace --bins --tests
-	@cargo test --workspace $(TEST_ARGS)
+	@cargo test --workspace --no-fail-fast $(TEST_ARGS)
 
 check: setup tools ## formatting, lints, documentation, layering, licences, spelling: all that is not a test
 	@PATH="$(TOOLS_DIR)/bin:$$PATH" .ci/check
