@@ -1,0 +1,121 @@
+//! The names of things: a table's, and a record's within it.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 128;
+
+/// The longest name of a table, in bytes.
+pub const TABLE_NAME_BYTES_MAX: usize = 32;
+
+/// What a record is found by: in the table `peers`, the `peer_id`.
+///
+/// 1 to 128 of `A-Z a-z 0-9 . _ : -`, and neither `.` nor `..`, so that it is one segment of a
+/// path, one field of a hash and one word in a log without any quoting.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<str>);
+
+/// A text that is no key.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("1 to {KEY_BYTES_MAX} characters of A-Z a-z 0-9 . _ : - and neither \".\" nor \"..\"")]
+pub struct InvalidKey;
+
+impl Key {
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Key {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fits = (1..=KEY_BYTES_MAX).contains(&text.len());
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+        if fits && text.bytes().all(allowed) && text != "." && text != ".." {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidKey)
+        }
+    }
+}
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+/// The name by which core, storage and wire know a table: 1 to 32 of `a-z 0-9 -`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TableName(Arc<str>);
+
+/// A text that is no table's name.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a table's name is 1 to {TABLE_NAME_BYTES_MAX} characters of a-z 0-9 -")]
+pub struct InvalidTableName;
+
+impl TableName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TableName {
+    type Err = InvalidTableName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let fits = (1..=TABLE_NAME_BYTES_MAX).contains(&text.len());
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if fits && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidTableName)
+        }
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_takes_its_alphabet_and_nothing_else() {
+        for good in ["a", "A.b_c:d-9", &"k".repeat(128), "...", "10.0.0.1:80"] {
+            assert!(good.parse::<Key>().is_ok(), "{good} is a key");
+        }
+        for bad in ["", ".", "..", &"k".repeat(129), "a/b", "a b", "ä", "a\0", "a%2e"] {
+            assert!(bad.parse::<Key>().is_err(), "{bad} is no key");
+        }
+    }
+
+    #[test]
+    fn a_table_name_is_lower_case() {
+        assert!("peers".parse::<TableName>().is_ok());
+        assert!("Peers".parse::<TableName>().is_err());
+        assert!("".parse::<TableName>().is_err());
+    }
+}
