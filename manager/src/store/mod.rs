@@ -88,13 +88,17 @@ pub struct Scanned {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another manager has it open.
-    #[error("{store} is open in another process; stop that one first, or give this one a store of its own")]
+    #[error(
+        "{store} is open in another process; stop that one first, or give this one a store of its own"
+    )]
     Locked {
         /// Which store.
         store: String,
     },
     /// It was written by a later release.
-    #[error("{store} is of format {found}, and this build knows up to {FORMAT}: run the release that wrote it, or a newer one")]
+    #[error(
+        "{store} is of format {found}, and this build knows up to {FORMAT}: run the release that wrote it, or a newer one"
+    )]
     NewerFormat {
         /// Which store.
         store: String,

@@ -83,7 +83,10 @@ pub struct InvalidVersion;
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}-", self.reading.0)?;
-        self.origin.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.origin
+            .as_bytes()
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -121,7 +124,9 @@ pub struct Clock {
 /// Half of the allowed drift is the limit for own stamps, so that a peer whose wall clock is behind
 /// ours by the other half still takes them, and so that drift never adds up from replica to replica.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the clock stands {ahead_ms} ms ahead of this machine's wall clock, more than {limit_ms} ms")]
+#[error(
+    "the clock stands {ahead_ms} ms ahead of this machine's wall clock, more than {limit_ms} ms"
+)]
 pub struct ClockAhead {
     /// How far a stamp would be ahead of the wall clock, in milliseconds.
     pub ahead_ms: u64,
@@ -142,7 +147,11 @@ pub struct TooFarAhead {
 impl Clock {
     /// The clock of the opening `origin`, above `last`: the highest reading that the store knows.
     pub const fn new(origin: OriginId, last: Reading, drift_max: Duration) -> Self {
-        Self { origin, last, drift_max }
+        Self {
+            origin,
+            last,
+            drift_max,
+        }
     }
 
     /// Whose clock it is.
@@ -172,7 +181,10 @@ impl Clock {
             return Err(ClockAhead { ahead_ms, limit_ms });
         }
         self.last = next;
-        Ok(Version { reading: next, origin: self.origin })
+        Ok(Version {
+            reading: next,
+            origin: self.origin,
+        })
     }
 
     /// Lets the clock know a reading from elsewhere, so that later stamps are above it; refuses one
@@ -187,12 +199,16 @@ impl Clock {
     pub fn check(&self, stamped: WallTime, now: WallTime) -> Result<(), TooFarAhead> {
         let limit_ms = millis(self.drift_max);
         let ahead_ms = stamped.0.saturating_sub(now.0);
-        if ahead_ms > limit_ms { Err(TooFarAhead { ahead_ms, limit_ms }) } else { Ok(()) }
+        if ahead_ms > limit_ms {
+            Err(TooFarAhead { ahead_ms, limit_ms })
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// The length of one step of [`Contact`].
-pub const CONTACT_STEP: Duration = Duration::from_secs(300);
+pub const CONTACT_STEP: Duration = Duration::from_mins(5);
 
 /// When a peer was last seen, in whole steps of five minutes since 1970; the default is "never".
 ///
@@ -241,11 +257,20 @@ mod tests {
 
     #[test]
     fn a_version_reads_back_from_its_text_and_only_from_that() {
-        let version = Version { reading: Reading(0x1234), origin: ORIGIN };
+        let version = Version {
+            reading: Reading(0x1234),
+            origin: ORIGIN,
+        };
         let text = version.to_string();
         assert_eq!(text, "0000000000001234-01010101010101010101010101010101");
         assert_eq!(text.parse(), Ok(version));
-        for bad in ["", "-", "1-2", &text.to_uppercase().replace('1', "A"), &text[1..]] {
+        for bad in [
+            "",
+            "-",
+            "1-2",
+            &text.to_uppercase().replace('1', "A"),
+            &text[1..],
+        ] {
             assert_eq!(bad.parse::<Version>(), Err(InvalidVersion), "{bad}");
         }
         let signed = text.replacen("0000", "+000", 1);
@@ -274,7 +299,10 @@ mod tests {
         let far = Reading::first_of(now.plus(DRIFT + Duration::from_millis(1)));
         assert_eq!(
             clock.observe(far, now),
-            Err(TooFarAhead { ahead_ms: 10_001, limit_ms: 10_000 })
+            Err(TooFarAhead {
+                ahead_ms: 10_001,
+                limit_ms: 10_000
+            })
         );
         assert_eq!(clock.last(), Reading::default());
         clock.observe(near, now).unwrap();
@@ -285,9 +313,17 @@ mod tests {
     fn own_stamps_stop_at_half_of_the_drift_ahead_and_go_on_when_the_wall_clock_catches_up() {
         let mut clock = clock();
         let now = WallTime(1_000_000);
-        clock.observe(Reading::first_of(now.plus(DRIFT)), now).unwrap();
+        clock
+            .observe(Reading::first_of(now.plus(DRIFT)), now)
+            .unwrap();
         let refused = clock.stamp(now).unwrap_err();
-        assert_eq!(refused, ClockAhead { ahead_ms: 10_000, limit_ms: 5_000 });
+        assert_eq!(
+            refused,
+            ClockAhead {
+                ahead_ms: 10_000,
+                limit_ms: 5_000
+            }
+        );
         assert!(clock.stamp(now.plus(DRIFT / 2)).is_ok());
     }
 

@@ -23,11 +23,11 @@ use crate::table::{Digest, MergeRefused, Merged};
 pub const MEDIA_TYPE: &str = "application/x-protobuf";
 /// Records in one batch at the most.
 pub const BATCH_RECORDS_MAX: usize = 4_096;
-/// Bytes of keys and contents after which a batch takes no further record. One more record may
-/// lie above it, so that a batch always makes progress.
+/// Bytes of keys and contents after which a batch takes no further group of records, so that a
+/// batch always makes progress. With the largest records, a group of 256 lies 4 MiB above it.
 pub const BATCH_BYTES_FULL: usize = 1 << 20;
 /// The largest body of any message, in bytes.
-pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Fingerprints in one page or one request at the most.
 pub const FINGERPRINTS_MAX: usize = 65_536;
 
@@ -94,13 +94,21 @@ pub struct WireDigest {
 
 impl From<Digest> for WireDigest {
     fn from(digest: Digest) -> Self {
-        Self { records: digest.records, sum: digest.sum, check: digest.check }
+        Self {
+            records: digest.records,
+            sum: digest.sum,
+            check: digest.check,
+        }
     }
 }
 
 impl From<WireDigest> for Digest {
     fn from(digest: WireDigest) -> Self {
-        Self { records: digest.records, sum: digest.sum, check: digest.check }
+        Self {
+            records: digest.records,
+            sum: digest.sum,
+            check: digest.check,
+        }
     }
 }
 
@@ -123,7 +131,10 @@ pub enum InvalidMessage {
 impl InvalidMessage {
     /// An error about `field`.
     pub fn field(field: &'static str, problem: impl Into<String>) -> Self {
-        Self::Field { field, problem: problem.into() }
+        Self::Field {
+            field,
+            problem: problem.into(),
+        }
     }
 }
 
@@ -180,7 +191,10 @@ impl Batch {
     /// The records in it; refused whole if any of them is none, or if there are too many.
     pub fn into_records(self) -> Result<Vec<(Key, Entry)>, InvalidMessage> {
         if self.records.len() > BATCH_RECORDS_MAX {
-            let problem = format!("has {} entries, more than {BATCH_RECORDS_MAX}", self.records.len());
+            let problem = format!(
+                "has {} entries, more than {BATCH_RECORDS_MAX}",
+                self.records.len()
+            );
             return Err(InvalidMessage::field("records", problem));
         }
         let origins = self
@@ -208,9 +222,9 @@ impl Batch {
                         origin: *origin,
                     },
                     contact: Contact::from_steps(record.contact),
-                    body: record
-                        .content
-                        .map_or(Body::Tombstone, |content| Body::Live(Content::from(content))),
+                    body: record.content.map_or(Body::Tombstone, |content| {
+                        Body::Live(Content::from(content))
+                    }),
                 };
                 Ok((key, entry))
             })
@@ -229,14 +243,18 @@ impl BatchBuilder {
     /// An empty batch.
     pub fn new(table: &TableName) -> Self {
         Self {
-            batch: Batch { table: table.to_string(), origins: Vec::new(), records: Vec::new() },
+            batch: Batch {
+                table: table.to_string(),
+                origins: Vec::new(),
+                records: Vec::new(),
+            },
             bytes: 0,
         }
     }
 
-    /// Whether it should take no further record.
-    pub const fn is_full(&self) -> bool {
-        self.batch.records.len() >= BATCH_RECORDS_MAX || self.bytes >= BATCH_BYTES_FULL
+    /// Whether it should not take `records` more.
+    pub const fn has_no_room_for(&self, records: usize) -> bool {
+        self.batch.records.len() + records > BATCH_RECORDS_MAX || self.bytes >= BATCH_BYTES_FULL
     }
 
     /// Adds a record.
@@ -244,10 +262,13 @@ impl BatchBuilder {
         let origin = entry.version.origin.as_bytes();
         let origins = &mut self.batch.origins;
         // From the end: records of one origin mostly follow one another.
-        let place = origins.iter().rposition(|known| known == origin).unwrap_or_else(|| {
-            origins.push(origin.to_vec());
-            origins.len() - 1
-        });
+        let place = origins
+            .iter()
+            .rposition(|known| known == origin)
+            .unwrap_or_else(|| {
+                origins.push(origin.to_vec());
+                origins.len() - 1
+            });
         let content = entry.content().map(|content| content.as_bytes().to_vec());
         self.bytes += key.as_str().len() + content.as_ref().map_or(0, Vec::len);
         self.batch.records.push(WireRecord {
@@ -267,17 +288,26 @@ impl BatchBuilder {
 
 /// The form in which fingerprints are sent: 8 bytes each, little-endian.
 pub fn fingerprints_to_bytes(fingerprints: impl IntoIterator<Item = Fingerprint>) -> Vec<u8> {
-    fingerprints.into_iter().flat_map(|fingerprint| fingerprint.0.to_le_bytes()).collect()
+    fingerprints
+        .into_iter()
+        .flat_map(|fingerprint| fingerprint.0.to_le_bytes())
+        .collect()
 }
 
 /// Reads what [`fingerprints_to_bytes`] wrote; refuses more than [`FINGERPRINTS_MAX`].
 pub fn fingerprints_from_bytes(bytes: &[u8]) -> Result<Vec<Fingerprint>, InvalidMessage> {
     let (fingerprints, rest) = bytes.as_chunks::<8>();
     if !rest.is_empty() || fingerprints.len() > FINGERPRINTS_MAX {
-        let problem = format!("has {} bytes; 8 each, {FINGERPRINTS_MAX} at the most", bytes.len());
+        let problem = format!(
+            "has {} bytes; 8 each, {FINGERPRINTS_MAX} at the most",
+            bytes.len()
+        );
         return Err(InvalidMessage::field("fingerprints", problem));
     }
-    Ok(fingerprints.iter().map(|bytes| Fingerprint(u64::from_le_bytes(*bytes))).collect())
+    Ok(fingerprints
+        .iter()
+        .map(|bytes| Fingerprint(u64::from_le_bytes(*bytes)))
+        .collect())
 }
 
 /// A part of a table's fingerprints, in ascending order.
@@ -341,7 +371,10 @@ pub fn merged_code(merged: Merged) -> u8 {
 
 /// The outcome that a byte stands for.
 pub fn merged_from_code(code: u8) -> Option<Merged> {
-    MERGED_CODES.iter().find(|(_, known)| *known == code).map(|(merged, _)| *merged)
+    MERGED_CODES
+        .iter()
+        .find(|(_, known)| *known == code)
+        .map(|(merged, _)| *merged)
 }
 
 /// The word for an outcome in metrics, logs and the CLI.
@@ -398,7 +431,9 @@ mod tests {
                 origin: OriginId::from_bytes([origin; 16]),
             },
             contact: Contact::from_steps(u32::from(origin)),
-            body: content.map_or(Body::Tombstone, |content| Body::Live(Content::from(content))),
+            body: content.map_or(Body::Tombstone, |content| {
+                Body::Live(Content::from(content))
+            }),
         }
     }
 
@@ -446,9 +481,12 @@ mod tests {
         key.records[0].key = "a/b".into();
         let mut many = good;
         many.records = vec![many.records[0].clone(); BATCH_RECORDS_MAX + 1];
-        for (batch, field) in
-            [(origin, "origins"), (place, "origin"), (key, "key"), (many, "records")]
-        {
+        for (batch, field) in [
+            (origin, "origins"),
+            (place, "origin"),
+            (key, "key"),
+            (many, "records"),
+        ] {
             match batch.into_records() {
                 Err(InvalidMessage::Field { field: named, .. }) => assert_eq!(named, field),
                 other => panic!("{field}: {other:?}"),

@@ -82,8 +82,16 @@ impl Rank {
     /// The rank of a body with this version: live with this digest of its content, or a tombstone.
     pub const fn new(version: Version, live: Option<u64>) -> Self {
         match live {
-            Some(content) => Self { version, tombstone: false, content },
-            None => Self { version, tombstone: true, content: 0 },
+            Some(content) => Self {
+                version,
+                tombstone: false,
+                content,
+            },
+            None => Self {
+                version,
+                tombstone: true,
+                content: 0,
+            },
         }
     }
 
@@ -117,7 +125,11 @@ impl Entry {
         let content = self.content().map_or(&[][..], Content::as_bytes);
         let mut value = Vec::with_capacity(STORED_HEAD_BYTES + content.len());
         value.push(STORED_FORMAT);
-        value.push(if self.is_live() { KIND_LIVE } else { KIND_TOMBSTONE });
+        value.push(if self.is_live() {
+            KIND_LIVE
+        } else {
+            KIND_TOMBSTONE
+        });
         value.extend_from_slice(&self.version.reading.as_u64().to_le_bytes());
         value.extend_from_slice(self.version.origin.as_bytes());
         value.extend_from_slice(&self.contact.steps().to_le_bytes());
@@ -127,14 +139,15 @@ impl Entry {
 
     /// The entry that [`Entry::to_stored`] wrote. Whether the content is one is for its table to say.
     pub fn from_stored(value: &[u8]) -> Result<Self, CorruptEntry> {
-        let (head, content) =
-            value.split_first_chunk::<STORED_HEAD_BYTES>().ok_or(CorruptEntry::Truncated {
-                bytes: value.len(),
-            })?;
+        let (head, content) = value
+            .split_first_chunk::<STORED_HEAD_BYTES>()
+            .ok_or(CorruptEntry::Truncated { bytes: value.len() })?;
         if head[0] != STORED_FORMAT {
             return Err(CorruptEntry::Format { format: head[0] });
         }
-        let (reading, rest) = head[2..].split_first_chunk::<8>().ok_or(CorruptEntry::Kind)?;
+        let (reading, rest) = head[2..]
+            .split_first_chunk::<8>()
+            .ok_or(CorruptEntry::Kind)?;
         let (origin, rest) = rest.split_first_chunk::<16>().ok_or(CorruptEntry::Kind)?;
         let contact = rest.first_chunk::<4>().ok_or(CorruptEntry::Kind)?;
         let body = match head[1] {
@@ -212,8 +225,9 @@ mod tests {
                     origin: OriginId::from_bytes([origin; 16]),
                 },
                 contact: Contact::from_steps(contact),
-                body: content
-                    .map_or(Body::Tombstone, |byte| Body::Live(Content::from(vec![byte]))),
+                body: content.map_or(Body::Tombstone, |byte| {
+                    Body::Live(Content::from(vec![byte]))
+                }),
             },
         )
     }
@@ -262,14 +276,20 @@ mod tests {
 
     #[test]
     fn at_one_version_a_tombstone_beats_a_live_record() {
-        let version =
-            Version { reading: Reading::from_u64(1), origin: OriginId::from_bytes([1; 16]) };
+        let version = Version {
+            reading: Reading::from_u64(1),
+            origin: OriginId::from_bytes([1; 16]),
+        };
         let live = Entry {
             version,
             contact: Contact::from_steps(7),
             body: Body::Live(Content::from(vec![255])),
         };
-        let dead = Entry { version, contact: Contact::NEVER, body: Body::Tombstone };
+        let dead = Entry {
+            version,
+            contact: Contact::NEVER,
+            body: Body::Tombstone,
+        };
         let merged = merge(live, dead);
         assert_eq!(merged.body, Body::Tombstone);
         assert_eq!(merged.contact, Contact::from_steps(7));
@@ -277,7 +297,10 @@ mod tests {
 
     #[test]
     fn a_cut_or_foreign_value_is_named_for_what_it_is() {
-        assert_eq!(Entry::from_stored(&[1, 1]), Err(CorruptEntry::Truncated { bytes: 2 }));
+        assert_eq!(
+            Entry::from_stored(&[1, 1]),
+            Err(CorruptEntry::Truncated { bytes: 2 })
+        );
         let mut value = Entry {
             version: Version {
                 reading: Reading::from_u64(1),
@@ -290,6 +313,9 @@ mod tests {
         value[1] = 9;
         assert_eq!(Entry::from_stored(&value), Err(CorruptEntry::Kind));
         value[0] = 9;
-        assert_eq!(Entry::from_stored(&value), Err(CorruptEntry::Format { format: 9 }));
+        assert_eq!(
+            Entry::from_stored(&value),
+            Err(CorruptEntry::Format { format: 9 })
+        );
     }
 }

@@ -78,7 +78,10 @@ pub struct Change {
 
 impl Change {
     fn bytes(&self) -> usize {
-        let content = self.entry.content().map_or(0, |content: &Content| content.as_bytes().len());
+        let content = self
+            .entry
+            .content()
+            .map_or(0, |content: &Content| content.as_bytes().len());
         self.key.as_str().len() + STORED_HEAD_BYTES + content
     }
 }
@@ -94,7 +97,10 @@ pub struct FeedLimits {
 
 impl Default for FeedLimits {
     fn default() -> Self {
-        Self { changes_max: 16_384, bytes_max: 8 << 20 }
+        Self {
+            changes_max: 16_384,
+            bytes_max: 8 << 20,
+        }
     }
 }
 
@@ -117,12 +123,21 @@ pub struct Gone;
 impl Feed {
     /// An empty feed of the opening `epoch`.
     pub const fn new(epoch: u64, limits: FeedLimits) -> Self {
-        Self { epoch, first: 1, changes: VecDeque::new(), bytes: 0, limits }
+        Self {
+            epoch,
+            first: 1,
+            changes: VecDeque::new(),
+            bytes: 0,
+            limits,
+        }
     }
 
     /// The revision of the last change.
     pub fn revision(&self) -> Revision {
-        Revision { epoch: self.epoch, counter: self.first + self.changes.len() as u64 - 1 }
+        Revision {
+            epoch: self.epoch,
+            counter: self.first + self.changes.len() as u64 - 1,
+        }
     }
 
     /// Adds a change, and forgets the oldest ones beyond the limits.
@@ -130,7 +145,9 @@ impl Feed {
         self.bytes += change.bytes();
         self.changes.push_back(Arc::new(change));
         while self.changes.len() > self.limits.changes_max || self.bytes > self.limits.bytes_max {
-            let Some(oldest) = self.changes.pop_front() else { break };
+            let Some(oldest) = self.changes.pop_front() else {
+                break;
+            };
             self.bytes -= oldest.bytes();
             self.first += 1;
         }
@@ -149,8 +166,10 @@ impl Feed {
         }
         let skipped = usize::try_from(since.counter + 1 - self.first).map_err(|_| Gone)?;
         let changes = self.changes.iter().skip(skipped).take(limit);
-        let revisions =
-            (since.counter + 1..).map(|counter| Revision { epoch: self.epoch, counter });
+        let revisions = (since.counter + 1..).map(|counter| Revision {
+            epoch: self.epoch,
+            counter,
+        });
         Ok(revisions.zip(changes.cloned()).collect())
     }
 }
@@ -189,7 +208,10 @@ mod tests {
     fn a_reader_resumes_after_what_it_has_seen() {
         let (start, feed) = feed_of(FeedLimits::default(), &["a", "b", "c"]);
         let first = feed.since(start, 2).unwrap();
-        let keys: Vec<_> = first.iter().map(|(_, change)| change.key.as_str()).collect();
+        let keys: Vec<_> = first
+            .iter()
+            .map(|(_, change)| change.key.as_str())
+            .collect();
         assert_eq!(keys, ["a", "b"]);
         let rest = feed.since(first[1].0, 10).unwrap();
         assert_eq!(rest.len(), 1);
@@ -199,31 +221,57 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_too_slow_or_from_another_opening_is_told_so() {
-        let (start, feed) =
-            feed_of(FeedLimits { changes_max: 2, bytes_max: 1_000 }, &["a", "b", "c"]);
+        let (start, feed) = feed_of(
+            FeedLimits {
+                changes_max: 2,
+                bytes_max: 1_000,
+            },
+            &["a", "b", "c"],
+        );
         assert_eq!(feed.since(start, 10), Err(Gone));
         let other = Feed::new(0xdef, FeedLimits::default());
         assert_eq!(other.since(start, 10), Err(Gone));
-        let ahead = Revision { epoch: 0xabc, counter: 4 };
+        let ahead = Revision {
+            epoch: 0xabc,
+            counter: 4,
+        };
         assert_eq!(feed.since(ahead, 10), Err(Gone));
-        let last = Revision { epoch: 0xabc, counter: u64::MAX };
+        let last = Revision {
+            epoch: 0xabc,
+            counter: u64::MAX,
+        };
         assert_eq!(feed.since(last, 10), Err(Gone));
     }
 
     #[test]
     fn bytes_are_bounded_too() {
-        let (start, feed) =
-            feed_of(FeedLimits { changes_max: 100, bytes_max: 40 }, &["a", "b", "c"]);
+        let (start, feed) = feed_of(
+            FeedLimits {
+                changes_max: 100,
+                bytes_max: 40,
+            },
+            &["a", "b", "c"],
+        );
         assert_eq!(feed.since(start, 10), Err(Gone));
         assert!(feed.bytes <= 40);
     }
 
     #[test]
     fn a_revision_reads_back_from_its_text_and_only_from_that() {
-        let revision = Revision { epoch: 0xabc, counter: 12 };
+        let revision = Revision {
+            epoch: 0xabc,
+            counter: 12,
+        };
         assert_eq!(revision.to_string(), "0000000000000abc-12");
         assert_eq!(revision.to_string().parse(), Ok(revision));
-        for bad in ["", "12", "0000000000000abc-", "0000000000000abc-+1", "zz-1", "0abc-1"] {
+        for bad in [
+            "",
+            "12",
+            "0000000000000abc-",
+            "0000000000000abc-+1",
+            "zz-1",
+            "0abc-1",
+        ] {
             assert_eq!(bad.parse::<Revision>(), Err(InvalidRevision), "{bad}");
         }
     }

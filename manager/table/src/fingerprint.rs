@@ -94,8 +94,10 @@ mod tests {
     #[test]
     fn a_fingerprint_is_the_same_in_every_build() {
         let key = FingerprintKey::of_cluster(&"default/udht".parse().unwrap());
-        let version =
-            Version { reading: Reading::from_u64(42), origin: OriginId::from_bytes([9; 16]) };
+        let version = Version {
+            reading: Reading::from_u64(42),
+            origin: OriginId::from_bytes([9; 16]),
+        };
         let print = key.fingerprint(
             &"peers".parse().unwrap(),
             &"a".parse().unwrap(),

@@ -107,7 +107,17 @@ mod tests {
         for good in ["a", "A.b_c:d-9", &"k".repeat(128), "...", "10.0.0.1:80"] {
             assert!(good.parse::<Key>().is_ok(), "{good} is a key");
         }
-        for bad in ["", ".", "..", &"k".repeat(129), "a/b", "a b", "ä", "a\0", "a%2e"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            &"k".repeat(129),
+            "a/b",
+            "a b",
+            "ä",
+            "a\0",
+            "a%2e",
+        ] {
             assert!(bad.parse::<Key>().is_err(), "{bad} is no key");
         }
     }

@@ -40,7 +40,10 @@ pub struct Peer {
         pattern = "^[A-Za-z0-9._:-]{1,128}$", example = "peer-1"))]
     pub peer_id: String,
     /// A name for people.
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 253, example = "files-0"))]
+    #[cfg_attr(
+        feature = "openapi",
+        schema(min_length = 1, max_length = 253, example = "files-0")
+    )]
     pub name: String,
     /// Its IPv4 or IPv6 address.
     #[cfg_attr(feature = "openapi", schema(value_type = String, example = "10.0.0.7"))]
@@ -70,7 +73,9 @@ pub struct Peer {
 impl Peer {
     /// The peer of a live record; `None` for a tombstone.
     pub fn from_entry(key: &Key, entry: &Entry) -> Result<Option<Self>, InvalidContent> {
-        let Some(content) = entry.content() else { return Ok(None) };
+        let Some(content) = entry.content() else {
+            return Ok(None);
+        };
         let said = Said::from_content(content.as_bytes())?;
         Ok(Some(Self {
             peer_id: key.to_string(),
@@ -100,7 +105,9 @@ pub fn check_content(_key: &Key, content: &[u8]) -> Result<(), InvalidContent> {
 
 /// When the record of this content was created; `None` if it is no content of this table.
 pub fn created_at(content: &Content) -> Option<WallTime> {
-    Said::from_content(content.as_bytes()).ok().map(|said| said.created_at)
+    Said::from_content(content.as_bytes())
+        .ok()
+        .map(|said| said.created_at)
 }
 
 /// What a writer says of a peer.
@@ -130,7 +137,18 @@ pub struct InvalidField {
 
 impl InvalidField {
     fn new(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { field: field.into(), detail: detail.into() }
+        Self {
+            field: field.into(),
+            detail: detail.into(),
+        }
+    }
+
+    /// A body names another id than its path.
+    pub fn fixed_id(path: &Key) -> Self {
+        Self::new(
+            "peer_id",
+            format!("must be {path} as in the path, or be left out"),
+        )
     }
 }
 
@@ -224,7 +242,9 @@ fn merge_patch(target: &mut Value, patch: &Map<String, Value>) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Value::Object(target) = target else { return };
+    let Value::Object(target) = target else {
+        return;
+    };
     for (field, value) in patch {
         match value {
             Value::Null => {
@@ -259,7 +279,10 @@ impl Draft {
             labels: self.labels.clone(),
             created_at_ms: created_at.as_millis(),
         };
-        stored.ports = ports.into_iter().map(|(purpose, port)| (purpose, port.into())).collect();
+        stored.ports = ports
+            .into_iter()
+            .map(|(purpose, port)| (purpose, port.into()))
+            .collect();
         Content::from(stored.encode_to_vec())
     }
 
@@ -270,7 +293,10 @@ impl Draft {
             if count <= max {
                 return Ok(());
             }
-            Err(InvalidField::new(field, format!("has {count} entries, more than {max}")))
+            Err(InvalidField::new(
+                field,
+                format!("has {count} entries, more than {max}"),
+            ))
         };
         count("ports", self.ports.len(), PORTS_MAX)?;
         count("labels", self.labels.len(), LABELS_MAX)?;
@@ -291,7 +317,10 @@ impl Draft {
             if value.len() > LABEL_VALUE_BYTES_MAX {
                 return Err(InvalidField::new(
                     format!("labels.{}", shorten(key)),
-                    format!("has {} bytes, more than {LABEL_VALUE_BYTES_MAX}", value.len()),
+                    format!(
+                        "has {} bytes, more than {LABEL_VALUE_BYTES_MAX}",
+                        value.len()
+                    ),
                 ));
             }
         }
@@ -320,7 +349,10 @@ impl Filter {
     pub fn matches(&self, peer: &Peer) -> bool {
         self.name.as_ref().is_none_or(|name| *name == peer.name)
             && self.ip.is_none_or(|ip| ip == peer.ip)
-            && self.labels.iter().all(|(key, value)| peer.labels.get(key) == Some(value))
+            && self
+                .labels
+                .iter()
+                .all(|(key, value)| peer.labels.get(key) == Some(value))
     }
 }
 
@@ -361,8 +393,7 @@ struct Said {
 impl Said {
     fn from_content(content: &[u8]) -> Result<Self, InvalidContent> {
         let invalid = |detail: String| InvalidContent(detail);
-        let stored =
-            StoredPeer::decode(content).map_err(|error| invalid(error.to_string()))?;
+        let stored = StoredPeer::decode(content).map_err(|error| invalid(error.to_string()))?;
         let ip = <[u8; 4]>::try_from(&stored.ip[..])
             .map(IpAddr::from)
             .or_else(|_| <[u8; 16]>::try_from(&stored.ip[..]).map(IpAddr::from))
@@ -393,7 +424,13 @@ impl Said {
             contact: Contact::NEVER,
         };
         draft.check().map_err(|error| invalid(error.to_string()))?;
-        let Draft { name, ip, ports, labels, contact: _ } = draft;
+        let Draft {
+            name,
+            ip,
+            ports,
+            labels,
+            contact: _,
+        } = draft;
         Ok(Self {
             name,
             ip,
@@ -407,7 +444,10 @@ impl Said {
 fn object(json: &[u8]) -> Result<Map<String, Value>, InvalidField> {
     match serde_json::from_slice(json) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(other) => Err(InvalidField::new("", format!("must be an object, not {}", kind(&other)))),
+        Ok(other) => Err(InvalidField::new(
+            "",
+            format!("must be an object, not {}", kind(&other)),
+        )),
         Err(error) => Err(InvalidField::new("", format!("is not JSON: {error}"))),
     }
 }
@@ -426,14 +466,20 @@ const fn kind(value: &Value) -> &'static str {
 fn text(field: &str, value: Value) -> Result<String, InvalidField> {
     match value {
         Value::String(text) => Ok(text),
-        other => Err(InvalidField::new(field, format!("must be a string, not {}", kind(&other)))),
+        other => Err(InvalidField::new(
+            field,
+            format!("must be a string, not {}", kind(&other)),
+        )),
     }
 }
 
 fn entries(field: &str, value: Value) -> Result<Map<String, Value>, InvalidField> {
     match value {
         Value::Object(map) => Ok(map),
-        other => Err(InvalidField::new(field, format!("must be an object, not {}", kind(&other)))),
+        other => Err(InvalidField::new(
+            field,
+            format!("must be an object, not {}", kind(&other)),
+        )),
     }
 }
 
@@ -450,7 +496,10 @@ fn address(value: Value) -> Result<IpAddr, InvalidField> {
 }
 
 fn port_out_of_range(purpose: &str) -> InvalidField {
-    InvalidField::new(format!("ports.{}", shorten(purpose)), "must be a whole number from 1 to 65535")
+    InvalidField::new(
+        format!("ports.{}", shorten(purpose)),
+        "must be a whole number from 1 to 65535",
+    )
 }
 
 fn ports_of(value: Value) -> Result<BTreeMap<String, u16>, InvalidField> {
@@ -458,7 +507,9 @@ fn ports_of(value: Value) -> Result<BTreeMap<String, u16>, InvalidField> {
         .into_iter()
         .map(|(purpose, value)| {
             let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
-            let port = port.filter(|port| *port != 0).ok_or_else(|| port_out_of_range(&purpose))?;
+            let port = port
+                .filter(|port| *port != 0)
+                .ok_or_else(|| port_out_of_range(&purpose))?;
             Ok((purpose, port))
         })
         .collect()
@@ -480,7 +531,10 @@ fn contact_of(value: Value) -> Result<Contact, InvalidField> {
         return Ok(Contact::NEVER);
     }
     let timestamp: Timestamp = text(FIELD, value)?.parse().map_err(|_| {
-        InvalidField::new(FIELD, "must be an RFC 3339 time, such as 2026-01-31T08:00:00Z, or null")
+        InvalidField::new(
+            FIELD,
+            "must be an RFC 3339 time, such as 2026-01-31T08:00:00Z, or null",
+        )
     })?;
     let ms = u64::try_from(timestamp.as_millisecond())
         .map_err(|_| InvalidField::new(FIELD, "must not be before 1970"))?;
@@ -510,7 +564,11 @@ fn check_word(field: &str, what: &str, word: &str, chars_max: usize) -> Result<(
 
 /// A name from outside, fit for a message.
 fn shorten(name: &str) -> String {
-    let mut shown: String = name.chars().filter(|char| !char.is_control()).take(64).collect();
+    let mut shown: String = name
+        .chars()
+        .filter(|char| !char.is_control())
+        .take(64)
+        .collect();
     if name.chars().count() > 64 {
         shown.push('…');
     }
@@ -580,7 +638,9 @@ mod tests {
     #[test]
     fn each_wrong_field_is_named_with_its_limit() {
         let many = |count: usize| -> Map<String, Value> {
-            (1..=count).map(|n| (format!("p{n}"), Value::from(n))).collect()
+            (1..=count)
+                .map(|n| (format!("p{n}"), Value::from(n)))
+                .collect()
         };
         let with = |field: &str, value: Value| {
             let mut example = example();
@@ -588,25 +648,81 @@ mod tests {
             example
         };
         let cases = [
-            (with("ports", serde_json::json!({"userSync": 0})), "ports.userSync", "1 to 65535"),
-            (with("ports", serde_json::json!({"userSync": 65536})), "ports.userSync", "1 to 65535"),
-            (with("ports", serde_json::json!({"userSync": -1})), "ports.userSync", "1 to 65535"),
-            (with("ports", serde_json::json!({"userSync": 1.5})), "ports.userSync", "1 to 65535"),
-            (with("ports", serde_json::json!({"userSync": "80"})), "ports.userSync", "1 to 65535"),
-            (with("ports", Value::Object(many(65))), "ports", "more than 64"),
-            (with("ports", serde_json::json!({"": 1})), "ports.", "1 to 63"),
-            (with("ports", serde_json::json!([])), "ports", "not an array"),
-            (with("labels", serde_json::json!({"a": 1})), "labels.a", "not a number"),
-            (with("labels", serde_json::json!({"a=b": "c"})), "labels.a=b", "\"=\""),
-            (with("labels", serde_json::json!({"a": "x".repeat(1025)})), "labels.a", "1024"),
+            (
+                with("ports", serde_json::json!({"userSync": 0})),
+                "ports.userSync",
+                "1 to 65535",
+            ),
+            (
+                with("ports", serde_json::json!({"userSync": 65536})),
+                "ports.userSync",
+                "1 to 65535",
+            ),
+            (
+                with("ports", serde_json::json!({"userSync": -1})),
+                "ports.userSync",
+                "1 to 65535",
+            ),
+            (
+                with("ports", serde_json::json!({"userSync": 1.5})),
+                "ports.userSync",
+                "1 to 65535",
+            ),
+            (
+                with("ports", serde_json::json!({"userSync": "80"})),
+                "ports.userSync",
+                "1 to 65535",
+            ),
+            (
+                with("ports", Value::Object(many(65))),
+                "ports",
+                "more than 64",
+            ),
+            (
+                with("ports", serde_json::json!({"": 1})),
+                "ports.",
+                "1 to 63",
+            ),
+            (
+                with("ports", serde_json::json!([])),
+                "ports",
+                "not an array",
+            ),
+            (
+                with("labels", serde_json::json!({"a": 1})),
+                "labels.a",
+                "not a number",
+            ),
+            (
+                with("labels", serde_json::json!({"a=b": "c"})),
+                "labels.a=b",
+                "\"=\"",
+            ),
+            (
+                with("labels", serde_json::json!({"a": "x".repeat(1025)})),
+                "labels.a",
+                "1024",
+            ),
             (with("ip", "10.0.0".into()), "ip", "IPv4 or IPv6"),
             (with("ip", Value::Null), "ip", "not null"),
             (with("name", "".into()), "name", "1 to 253"),
             (with("name", "a\nb".into()), "name", "control"),
             (with("peer_id", "".into()), "peer_id", "1 to 128"),
-            (with("peer_id", "x".repeat(129).into()), "peer_id", "1 to 128"),
-            (with("lastConnectionOn", "yesterday".into()), "lastConnectionOn", "RFC 3339"),
-            (with("lastConnectionOn", "1969-12-31T00:00:00Z".into()), "lastConnectionOn", "1970"),
+            (
+                with("peer_id", "x".repeat(129).into()),
+                "peer_id",
+                "1 to 128",
+            ),
+            (
+                with("lastConnectionOn", "yesterday".into()),
+                "lastConnectionOn",
+                "RFC 3339",
+            ),
+            (
+                with("lastConnectionOn", "1969-12-31T00:00:00Z".into()),
+                "lastConnectionOn",
+                "1970",
+            ),
             (with("colour", "red".into()), "colour", "unknown field"),
             (serde_json::json!({"ip": "::1"}), "name", "missing"),
             (serde_json::json!({"name": "a"}), "ip", "missing"),
@@ -644,18 +760,26 @@ mod tests {
         let patch = serde_json::json!({
             "ip": "10.0.0.1", "ports": {"extra": null, "new": 7}, "labels": {"zone": "b", "x": "y"},
         });
-        let patched =
-            Patch::from_json(patch.to_string().as_bytes()).unwrap().apply(&key, &held).unwrap();
+        let patched = Patch::from_json(patch.to_string().as_bytes())
+            .unwrap()
+            .apply(&key, &held)
+            .unwrap();
         assert_eq!(patched.draft.name, "files-0");
         assert_eq!(patched.draft.ip.to_string(), "10.0.0.1");
         let ports: Vec<_> = patched.draft.ports.into_iter().collect();
         assert_eq!(
             ports,
-            [("consensusPort".into(), 65535), ("new".into(), 7), ("userSync".into(), 5001)]
+            [
+                ("consensusPort".into(), 65535),
+                ("new".into(), 7),
+                ("userSync".into(), 5001)
+            ]
         );
         assert_eq!(patched.draft.labels.len(), 2);
 
-        let without = Patch::from_json(br#"{"name":null}"#).unwrap().apply(&key, &held);
+        let without = Patch::from_json(br#"{"name":null}"#)
+            .unwrap()
+            .apply(&key, &held);
         assert_eq!(without.unwrap_err().to_string(), "name: is missing");
     }
 

@@ -27,7 +27,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { records_max: 1_000_000, record_bytes_max: 16 << 10 }
+        Self {
+            records_max: 1_000_000,
+            record_bytes_max: 16 << 10,
+        }
     }
 }
 
@@ -185,7 +188,10 @@ impl Table {
         from: Fingerprint,
         limit: usize,
     ) -> impl Iterator<Item = Fingerprint> {
-        self.keys.range(from..).map(|(fingerprint, _)| *fingerprint).take(limit)
+        self.keys
+            .range(from..)
+            .map(|(fingerprint, _)| *fingerprint)
+            .take(limit)
     }
 
     /// The first coded symbols of its fingerprints.
@@ -196,7 +202,11 @@ impl Table {
     /// What two tables compare first.
     pub fn digest(&self) -> Digest {
         let summary = self.sketch.summary();
-        Digest { records: self.rows.len() as u64, sum: summary.sum, check: summary.check }
+        Digest {
+            records: self.rows.len() as u64,
+            sum: summary.sum,
+            check: summary.check,
+        }
     }
 
     /// Its latest changes.
@@ -238,7 +248,7 @@ impl Table {
         for (key, entry) in changes.entries {
             self.set(key, &entry);
         }
-        for change in changes.changes {
+        for change in changes.feed {
             self.feed.push(change);
         }
     }
@@ -291,7 +301,10 @@ pub enum Match {
 impl Precondition {
     /// Holds only if there is no live record.
     pub const fn absent() -> Self {
-        Self { if_match: None, if_none_match: Some(Match::Any) }
+        Self {
+            if_match: None,
+            if_none_match: Some(Match::Any),
+        }
     }
 
     /// Whether it holds where a live record of version `live`, or none, is held.
@@ -333,7 +346,9 @@ pub enum WriteRefused {
         bytes_max: usize,
     },
     /// The contact is in the future.
-    #[error("the last contact is {ahead_ms} ms ahead of this machine's clock, more than {limit_ms} ms")]
+    #[error(
+        "the last contact is {ahead_ms} ms ahead of this machine's clock, more than {limit_ms} ms"
+    )]
     ContactAhead {
         /// How far it is ahead, in milliseconds.
         ahead_ms: u64,
@@ -401,8 +416,8 @@ pub struct Changes {
     pub entries: BTreeMap<Key, Entry>,
     /// The highest reading stamped for a local write; to be stored with the records.
     pub stamped: Option<Reading>,
-    /// Each change, in stamp order, for the feed.
-    changes: Vec<Change>,
+    /// Each change, in stamp order.
+    feed: Vec<Change>,
 }
 
 impl Changes {
@@ -426,7 +441,11 @@ impl Plan<'_> {
     fn current(&self, key: &Key) -> Option<(Rank, Contact, bool)> {
         match self.entries.get(key) {
             Some(entry) => Some((entry.rank(), entry.contact, entry.is_live())),
-            None => self.table.rows.get(key).map(|row| (row.rank(), row.contact, row.is_live())),
+            None => self
+                .table
+                .rows
+                .get(key)
+                .map(|row| (row.rank(), row.contact, row.is_live())),
         }
     }
 
@@ -434,7 +453,12 @@ impl Plan<'_> {
     pub fn live_version(&self, key: &Key) -> Option<Version> {
         match self.entries.get(key) {
             Some(entry) => entry.is_live().then_some(entry.version),
-            None => self.table.rows.get(key).filter(|row| row.is_live()).map(|row| row.version),
+            None => self
+                .table
+                .rows
+                .get(key)
+                .filter(|row| row.is_live())
+                .map(|row| row.version),
         }
     }
 
@@ -463,7 +487,9 @@ impl Plan<'_> {
         }
         self.check_contact(new.contact)?;
         if self.is_full_for(key) {
-            return Err(WriteRefused::Full { records_max: self.table.limits.records_max });
+            return Err(WriteRefused::Full {
+                records_max: self.table.limits.records_max,
+            });
         }
         self.write(key, new.contact, Body::Live(new.content))
     }
@@ -488,7 +514,10 @@ impl Plan<'_> {
             return Err(WriteRefused::Absent);
         }
         self.check_contact(contact)?;
-        let held = self.live_entry(key).ok_or(WriteRefused::Unreadable)?.clone();
+        let held = self
+            .live_entry(key)
+            .ok_or(WriteRefused::Unreadable)?
+            .clone();
         if contact <= held.contact {
             return Ok(held);
         }
@@ -502,24 +531,30 @@ impl Plan<'_> {
         if let Err(refused) = self.admit(key, &entry) {
             return Merged::Refused(refused);
         }
-        let merged = self.merge_admitted(key, entry.clone(), via);
+        let reading = entry.version.reading;
+        let merged = self.merge_admitted(key, entry, via);
         if !matches!(merged, Merged::Refused(_)) {
             // Within the drift, as the record was admitted.
-            let _ = self.clock.observe(entry.version.reading, self.now);
+            let _ = self.clock.observe(reading, self.now);
         }
         merged
     }
 
     /// The changes that were planned.
     pub fn finish(self) -> Changes {
-        Changes { entries: self.entries, stamped: self.stamped, changes: self.changes }
+        Changes {
+            entries: self.entries,
+            stamped: self.stamped,
+            changes: self.changes,
+        }
     }
 
     fn admit(&self, key: &Key, entry: &Entry) -> Result<(), MergeRefused> {
         self.clock
             .check(entry.version.reading.wall(), self.now)
             .map_err(|_| MergeRefused::VersionAhead)?;
-        self.check_contact(entry.contact).map_err(|_| MergeRefused::ContactAhead)?;
+        self.check_contact(entry.contact)
+            .map_err(|_| MergeRefused::ContactAhead)?;
         if let Some(content) = entry.content() {
             let bytes = key.as_str().len() + content.as_bytes().len();
             if bytes > self.table.limits.record_bytes_max {
@@ -555,7 +590,9 @@ impl Plan<'_> {
                     body: Body::Tombstone,
                 })
             };
-            let Some(held) = held else { return Merged::Refused(MergeRefused::Unreadable) };
+            let Some(held) = held else {
+                return Merged::Refused(MergeRefused::Unreadable);
+            };
             self.set(key, Entry { contact, ..held }, Changed::Contact, via);
             Merged::Contact
         } else if rank == held_rank {
@@ -565,17 +602,26 @@ impl Plan<'_> {
         }
     }
 
-    fn demand(&self, key: &Key, precondition: &Precondition) -> Result<(), WriteRefused> {
+    /// Whether `precondition` holds for `key` at this point of the group.
+    pub fn demand(&self, key: &Key, precondition: &Precondition) -> Result<(), WriteRefused> {
         let live = self.live_version(key);
-        if precondition.holds(live) { Ok(()) } else { Err(WriteRefused::Precondition { live }) }
+        if precondition.holds(live) {
+            Ok(())
+        } else {
+            Err(WriteRefused::Precondition { live })
+        }
     }
 
     fn check_contact(&self, contact: Contact) -> Result<(), WriteRefused> {
-        let Some(time) = contact.time() else { return Ok(()) };
-        self.clock.check(time, self.now).map_err(|ahead| WriteRefused::ContactAhead {
-            ahead_ms: ahead.ahead_ms,
-            limit_ms: ahead.limit_ms,
-        })
+        let Some(time) = contact.time() else {
+            return Ok(());
+        };
+        self.clock
+            .check(time, self.now)
+            .map_err(|ahead| WriteRefused::ContactAhead {
+                ahead_ms: ahead.ahead_ms,
+                limit_ms: ahead.limit_ms,
+            })
     }
 
     fn is_full_for(&self, key: &Key) -> bool {
@@ -584,10 +630,16 @@ impl Plan<'_> {
     }
 
     fn write(&mut self, key: &Key, contact: Contact, body: Body) -> Result<Entry, WriteRefused> {
-        let held_contact = self.current(key).map_or(Contact::NEVER, |(_, contact, _)| contact);
+        let held_contact = self
+            .current(key)
+            .map_or(Contact::NEVER, |(_, contact, _)| contact);
         let version = self.clock.stamp(self.now)?;
         self.stamped = Some(version.reading);
-        let entry = Entry { version, contact: contact.max(held_contact), body };
+        let entry = Entry {
+            version,
+            contact: contact.max(held_contact),
+            body,
+        };
         self.set(key, entry.clone(), Changed::Body, Via::Local);
         Ok(entry)
     }
@@ -596,7 +648,12 @@ impl Plan<'_> {
         if self.current(key).is_none() {
             self.added += 1;
         }
-        self.changes.push(Change { key: key.clone(), entry: entry.clone(), what, via });
+        self.changes.push(Change {
+            key: key.clone(),
+            entry: entry.clone(),
+            what,
+            via,
+        });
         self.entries.insert(key.clone(), entry);
     }
 }

@@ -1,0 +1,185 @@
+//! What manager tells Prometheus. Sync passes it on, as nobody outside the pod reaches manager.
+
+use std::time::Instant;
+
+use peer_table::contract::{merged_all, merged_word, via_word};
+use peer_table::feed::Via;
+use peer_table::table::Merged;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::store::StoreError;
+
+/// All metrics of one manager.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Live records by table.
+    pub records: IntGaugeVec,
+    /// Tombstones by table.
+    pub tombstones: IntGaugeVec,
+    /// Stored records that could not be read.
+    pub corrupt: IntCounter,
+    merges: IntCounterVec,
+    /// Local writes by result.
+    pub writes: IntCounterVec,
+    /// Transactions by number of commands in them.
+    pub group: Histogram,
+    store_errors: IntCounterVec,
+    store_seconds: HistogramVec,
+    /// From the stamp of a change to its being visible here.
+    pub replication_delay: Histogram,
+    /// How far the clock stands ahead of the wall clock.
+    pub clock_ahead_ms: IntGauge,
+    /// Watchers now.
+    pub watchers: IntGauge,
+    /// Requests by method, route and status.
+    pub requests: IntCounterVec,
+}
+
+/// The results of a local write, as its metric's label.
+pub const WRITE_RESULTS: [&str; 8] = [
+    "written",
+    "precondition",
+    "absent",
+    "full",
+    "too_large",
+    "invalid",
+    "clock",
+    "unavailable",
+];
+const STORE_OPERATIONS: [&str; 3] = ["scan", "read", "commit"];
+const SECONDS: [f64; 12] = [
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0,
+];
+const DELAY_SECONDS: [f64; 14] = [
+    0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 600.0,
+];
+
+impl Metrics {
+    /// Metrics at zero, each label with a known set of values already there.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let register = |metric: Box<dyn prometheus::core::Collector>| registry.register(metric);
+        macro_rules! registered {
+            ($metric:expr) => {{
+                let metric = $metric?;
+                register(Box::new(metric.clone()))?;
+                metric
+            }};
+        }
+        let build = registered!(IntGaugeVec::new(
+            Opts::new(
+                "udht_manager_build_info",
+                "Always 1; the version of this manager."
+            ),
+            &["version"],
+        ));
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = Self {
+            records: registered!(IntGaugeVec::new(
+                Opts::new("udht_records", "Live records held."),
+                &["table"],
+            )),
+            tombstones: registered!(IntGaugeVec::new(
+                Opts::new("udht_tombstones", "Deleted records still remembered."),
+                &["table"],
+            )),
+            corrupt: registered!(IntCounter::new(
+                "udht_corrupt_records_total",
+                "Stored records that could not be read; a peer's copy replaces them.",
+            )),
+            merges: registered!(IntCounterVec::new(
+                Opts::new(
+                    "udht_merges_total",
+                    "Records that came from peers, by way and by what became of them.",
+                ),
+                &["via", "result"],
+            )),
+            writes: registered!(IntCounterVec::new(
+                Opts::new("udht_writes_total", "Writes of the application, by result."),
+                &["result"],
+            )),
+            group: registered!(Histogram::with_opts(
+                HistogramOpts::new(
+                    "udht_commit_records",
+                    "Records written in one transaction of the store.",
+                )
+                .buckets(vec![1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0, 4096.0]),
+            )),
+            store_errors: registered!(IntCounterVec::new(
+                Opts::new("udht_store_errors_total", "Calls of the store that failed."),
+                &["operation"],
+            )),
+            store_seconds: registered!(HistogramVec::new(
+                HistogramOpts::new("udht_store_seconds", "How long calls of the store took.")
+                    .buckets(SECONDS.to_vec()),
+                &["operation"],
+            )),
+            replication_delay: registered!(Histogram::with_opts(
+                HistogramOpts::new(
+                    "udht_replication_delay_seconds",
+                    "From the stamp of a change at its writer to its being visible here.",
+                )
+                .buckets(DELAY_SECONDS.to_vec()),
+            )),
+            clock_ahead_ms: registered!(IntGauge::new(
+                "udht_clock_ahead_milliseconds",
+                "How far the clock that stamps writes stands ahead of this machine's.",
+            )),
+            watchers: registered!(IntGauge::new("udht_watchers", "Watches that are open.")),
+            requests: registered!(IntCounterVec::new(
+                Opts::new("udht_manager_requests_total", "HTTP requests answered."),
+                &["method", "route", "status"],
+            )),
+            registry: registry.clone(),
+        };
+        for result in WRITE_RESULTS {
+            metrics.writes.with_label_values(&[result]);
+        }
+        for operation in STORE_OPERATIONS {
+            metrics.store_errors.with_label_values(&[operation]);
+            metrics.store_seconds.with_label_values(&[operation]);
+        }
+        for via in [Via::Push, Via::Exchange] {
+            for merged in merged_all() {
+                metrics
+                    .merges
+                    .with_label_values(&[via_word(via), merged_word(merged)]);
+            }
+        }
+        Ok(metrics)
+    }
+
+    /// Counts a record from a peer.
+    pub fn merged(&self, via: Via, merged: Merged) {
+        self.merges
+            .with_label_values(&[via_word(via), merged_word(merged)])
+            .inc();
+    }
+
+    /// Times a call of the store, and counts it if it failed.
+    pub async fn store<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let start = Instant::now();
+        let result = call.await;
+        let seconds = start.elapsed().as_secs_f64();
+        self.store_seconds
+            .with_label_values(&[operation])
+            .observe(seconds);
+        if result.is_err() {
+            self.store_errors.with_label_values(&[operation]).inc();
+        }
+        result
+    }
+
+    /// All of it in the text format of Prometheus.
+    pub fn render(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
