@@ -1,0 +1,407 @@
+//! A group of writes that is being decided: local ones and those from peers.
+
+use std::collections::BTreeMap;
+
+use super::Table;
+use crate::clock::{Clock, ClockAhead, Contact, Reading, Version, WallTime};
+use crate::entry::{Body, Content, Entry, Rank};
+use crate::feed::{Change, Changed, Via};
+use crate::key::Key;
+
+/// What a write demands of the version that is held.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Precondition {
+    /// `If-Match`: live, and one of these versions.
+    pub if_match: Option<Match>,
+    /// `If-None-Match`: not live, or none of these versions.
+    pub if_none_match: Option<Match>,
+}
+
+/// The versions a precondition names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Match {
+    /// `*`: any.
+    Any,
+    /// One of these.
+    Versions(Vec<Version>),
+}
+
+impl Precondition {
+    /// Holds only if there is no live record.
+    pub const fn absent() -> Self {
+        Self {
+            if_match: None,
+            if_none_match: Some(Match::Any),
+        }
+    }
+
+    /// Whether it holds where a live record of version `live`, or none, is held.
+    pub fn holds(&self, live: Option<Version>) -> bool {
+        let matches = |wanted: &Match| match (wanted, live) {
+            (_, None) => false,
+            (Match::Any, Some(_)) => true,
+            (Match::Versions(versions), Some(version)) => versions.contains(&version),
+        };
+        self.if_match.as_ref().is_none_or(matches)
+            && !self.if_none_match.as_ref().is_some_and(matches)
+    }
+}
+
+/// Why a local write was not planned; nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WriteRefused {
+    /// The precondition does not hold.
+    #[error("the precondition does not hold")]
+    Precondition {
+        /// The version of the live record, if there is one.
+        live: Option<Version>,
+    },
+    /// There is no live record of that key.
+    #[error("there is no such record")]
+    Absent,
+    /// The table is full and the key is new.
+    #[error("the table holds {records_max} records and takes no new key")]
+    Full {
+        /// The bound that was reached.
+        records_max: usize,
+    },
+    /// The record is too large.
+    #[error("the record has {bytes} bytes, more than {bytes_max}")]
+    TooLarge {
+        /// Of its key and content.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// The contact is in the future.
+    #[error(
+        "the last contact is {ahead_ms} ms ahead of this machine's clock, more than {limit_ms} ms"
+    )]
+    ContactAhead {
+        /// How far it is ahead, in milliseconds.
+        ahead_ms: u64,
+        /// How far it may be, in milliseconds.
+        limit_ms: u64,
+    },
+    /// The clock is too far ahead of the wall clock to stamp a write.
+    #[error(transparent)]
+    Clock(#[from] ClockAhead),
+    /// The record is in the index but could not be read from the store.
+    #[error("the stored record cannot be read")]
+    Unreadable,
+}
+
+/// Why a record from a peer was refused at the door.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum MergeRefused {
+    /// Its version is stamped too far ahead of this machine's wall clock.
+    VersionAhead,
+    /// Its contact is.
+    ContactAhead,
+    /// Its content is none of this table.
+    Content,
+    /// It is larger than a record may be.
+    TooLarge,
+    /// The table is full and its key is new.
+    Full,
+    /// The record held here could not be read from the store.
+    Unreadable,
+}
+
+/// What became of a record from a peer.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Merged {
+    /// Its body won and was taken.
+    Applied,
+    /// Only its contact was news.
+    Contact,
+    /// The same record is held.
+    Equal,
+    /// A newer one is held.
+    Stale,
+    /// It was not let in.
+    Refused(MergeRefused),
+}
+
+/// A group of writes that is being decided.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    table: &'a Table,
+    clock: &'a mut Clock,
+    now: WallTime,
+    held: &'a BTreeMap<Key, Entry>,
+    entries: BTreeMap<Key, Entry>,
+    /// Keys among `entries` that the table does not hold.
+    added: usize,
+    changes: Vec<Change>,
+    stamped: Option<Reading>,
+}
+
+/// What a decided group of writes changes.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The records to store, each as the last write of the group leaves it.
+    pub entries: BTreeMap<Key, Entry>,
+    /// The highest reading stamped for a local write; to be stored with the records.
+    pub stamped: Option<Reading>,
+    /// Each change, in stamp order.
+    pub(super) feed: Vec<Change>,
+}
+
+impl Changes {
+    /// Whether there is nothing to store.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+/// What a local write does to the record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewContent {
+    /// The content it writes.
+    pub content: Content,
+    /// A contact it brings along; an older one than is held changes nothing.
+    pub contact: Contact,
+}
+
+impl<'a> Plan<'a> {
+    pub(super) const fn new(
+        table: &'a Table,
+        clock: &'a mut Clock,
+        now: WallTime,
+        held: &'a BTreeMap<Key, Entry>,
+    ) -> Self {
+        Self {
+            table,
+            clock,
+            now,
+            held,
+            entries: BTreeMap::new(),
+            added: 0,
+            changes: Vec::new(),
+            stamped: None,
+        }
+    }
+}
+
+impl Plan<'_> {
+    /// The rank and contact of what is held of `key` at this point of the group.
+    fn current(&self, key: &Key) -> Option<(Rank, Contact, bool)> {
+        match self.entries.get(key) {
+            Some(entry) => Some((entry.rank(), entry.contact, entry.is_live())),
+            None => self
+                .table
+                .rows
+                .get(key)
+                .map(|row| (row.rank(), row.contact, row.is_live())),
+        }
+    }
+
+    /// The version of the live record of `key` at this point of the group.
+    pub fn live_version(&self, key: &Key) -> Option<Version> {
+        match self.entries.get(key) {
+            Some(entry) => entry.is_live().then_some(entry.version),
+            None => self
+                .table
+                .rows
+                .get(key)
+                .filter(|row| row.is_live())
+                .map(|row| row.version),
+        }
+    }
+
+    /// The whole live record of `key` at this point of the group, if it could be read.
+    pub fn live_entry(&self, key: &Key) -> Option<&Entry> {
+        let entry = self.entries.get(key).or_else(|| {
+            let version = self.table.rows.get(key)?.version;
+            self.held.get(key).filter(|entry| entry.version == version)
+        })?;
+        entry.is_live().then_some(entry)
+    }
+
+    /// Plans to write `new` under `key`, where `precondition` holds; the answer is the record as
+    /// it will be.
+    pub fn put(
+        &mut self,
+        key: &Key,
+        precondition: &Precondition,
+        new: NewContent,
+    ) -> Result<Entry, WriteRefused> {
+        self.demand(key, precondition)?;
+        let bytes = key.as_str().len() + new.content.as_bytes().len();
+        let bytes_max = self.table.limits.record_bytes_max;
+        if bytes > bytes_max {
+            return Err(WriteRefused::TooLarge { bytes, bytes_max });
+        }
+        self.check_contact(new.contact)?;
+        if self.is_full_for(key) {
+            return Err(WriteRefused::Full {
+                records_max: self.table.limits.records_max,
+            });
+        }
+        self.write(key, new.contact, Body::Live(new.content))
+    }
+
+    /// Plans to delete `key`, where `precondition` holds; the answer is the tombstone.
+    pub fn delete(
+        &mut self,
+        key: &Key,
+        precondition: &Precondition,
+    ) -> Result<Entry, WriteRefused> {
+        self.demand(key, precondition)?;
+        if self.live_version(key).is_none() {
+            return Err(WriteRefused::Absent);
+        }
+        self.write(key, Contact::NEVER, Body::Tombstone)
+    }
+
+    /// Plans to note that the peer of `key` was seen; an earlier contact than is held changes
+    /// nothing. The answer is the record as it will be. The caller has handed in the held record.
+    pub fn contact(&mut self, key: &Key, contact: Contact) -> Result<Entry, WriteRefused> {
+        if self.live_version(key).is_none() {
+            return Err(WriteRefused::Absent);
+        }
+        self.check_contact(contact)?;
+        let held = self
+            .live_entry(key)
+            .ok_or(WriteRefused::Unreadable)?
+            .clone();
+        if contact <= held.contact {
+            return Ok(held);
+        }
+        let entry = Entry { contact, ..held };
+        self.set(key, entry.clone(), Changed::Contact, Via::Local);
+        Ok(entry)
+    }
+
+    /// Plans to merge a record from a peer.
+    pub fn merge(&mut self, key: &Key, entry: Entry, via: Via) -> Merged {
+        if let Err(refused) = self.admit(key, &entry) {
+            return Merged::Refused(refused);
+        }
+        let reading = entry.version.reading;
+        let merged = self.merge_admitted(key, entry, via);
+        if !matches!(merged, Merged::Refused(_)) {
+            // Within the drift, as the record was admitted.
+            let _ = self.clock.observe(reading, self.now);
+        }
+        merged
+    }
+
+    /// The changes that were planned.
+    pub fn finish(self) -> Changes {
+        Changes {
+            entries: self.entries,
+            stamped: self.stamped,
+            feed: self.changes,
+        }
+    }
+
+    fn admit(&self, key: &Key, entry: &Entry) -> Result<(), MergeRefused> {
+        self.clock
+            .check(entry.version.reading.wall(), self.now)
+            .map_err(|_| MergeRefused::VersionAhead)?;
+        self.check_contact(entry.contact)
+            .map_err(|_| MergeRefused::ContactAhead)?;
+        if let Some(content) = entry.content() {
+            let bytes = key.as_str().len() + content.as_bytes().len();
+            if bytes > self.table.limits.record_bytes_max {
+                return Err(MergeRefused::TooLarge);
+            }
+            self.table
+                .check_content(key, content.as_bytes())
+                .map_err(|_| MergeRefused::Content)?;
+        }
+        Ok(())
+    }
+
+    fn merge_admitted(&mut self, key: &Key, entry: Entry, via: Via) -> Merged {
+        let Some((held_rank, held_contact, held_live)) = self.current(key) else {
+            if self.is_full_for(key) {
+                return Merged::Refused(MergeRefused::Full);
+            }
+            self.set(key, entry, Changed::Body, via);
+            return Merged::Applied;
+        };
+        let rank = entry.rank();
+        let contact = entry.contact.max(held_contact);
+        if rank > held_rank {
+            self.set(key, Entry { contact, ..entry }, Changed::Body, via);
+            Merged::Applied
+        } else if contact > held_contact {
+            let held = if held_live {
+                self.live_entry(key).cloned()
+            } else {
+                Some(Entry {
+                    version: held_rank.version(),
+                    contact: held_contact,
+                    body: Body::Tombstone,
+                })
+            };
+            let Some(held) = held else {
+                return Merged::Refused(MergeRefused::Unreadable);
+            };
+            self.set(key, Entry { contact, ..held }, Changed::Contact, via);
+            Merged::Contact
+        } else if rank == held_rank {
+            Merged::Equal
+        } else {
+            Merged::Stale
+        }
+    }
+
+    /// Whether `precondition` holds for `key` at this point of the group.
+    pub fn demand(&self, key: &Key, precondition: &Precondition) -> Result<(), WriteRefused> {
+        let live = self.live_version(key);
+        if precondition.holds(live) {
+            Ok(())
+        } else {
+            Err(WriteRefused::Precondition { live })
+        }
+    }
+
+    fn check_contact(&self, contact: Contact) -> Result<(), WriteRefused> {
+        let Some(time) = contact.time() else {
+            return Ok(());
+        };
+        self.clock
+            .check(time, self.now)
+            .map_err(|ahead| WriteRefused::ContactAhead {
+                ahead_ms: ahead.ahead_ms,
+                limit_ms: ahead.limit_ms,
+            })
+    }
+
+    fn is_full_for(&self, key: &Key) -> bool {
+        self.table.rows.len() + self.added >= self.table.limits.records_max
+            && self.current(key).is_none()
+    }
+
+    fn write(&mut self, key: &Key, contact: Contact, body: Body) -> Result<Entry, WriteRefused> {
+        let held_contact = self
+            .current(key)
+            .map_or(Contact::NEVER, |(_, contact, _)| contact);
+        let version = self.clock.stamp(self.now)?;
+        self.stamped = Some(version.reading);
+        let entry = Entry {
+            version,
+            contact: contact.max(held_contact),
+            body,
+        };
+        self.set(key, entry.clone(), Changed::Body, Via::Local);
+        Ok(entry)
+    }
+
+    fn set(&mut self, key: &Key, entry: Entry, what: Changed, via: Via) {
+        if self.current(key).is_none() {
+            self.added += 1;
+        }
+        self.changes.push(Change {
+            key: key.clone(),
+            entry: entry.clone(),
+            what,
+            via,
+        });
+        self.entries.insert(key.clone(), entry);
+    }
+}
