@@ -1,0 +1,203 @@
+//! A pod of the demo and the tests: a manager and a sync on a loopback address of their own.
+//!
+//! Every address of 127.0.0.0/8 is this machine, so each pod has one, as it would in a cluster, and
+//! the ports are always the same.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Context, Result};
+use ureq::Agent;
+
+use crate::http;
+use crate::process::{Process, program};
+
+/// The port of a manager.
+pub const MANAGER_PORT: u16 = 3002;
+/// The port on which a sync exchanges.
+pub const EXCHANGE_PORT: u16 = 3003;
+/// The port of a sync's health and metrics.
+pub const OPS_PORT: u16 = 3004;
+
+/// How a cluster of pods is started.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// The cluster id of all of them.
+    pub cluster: String,
+    /// How often each of them exchanges without a reason; `None` for the program's default.
+    pub sync_interval: Option<String>,
+    /// Further arguments of each sync.
+    pub sync_arguments: Vec<String>,
+    /// Further arguments of each manager.
+    pub manager_arguments: Vec<String>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            cluster: "demo".to_owned(),
+            sync_interval: None,
+            sync_arguments: Vec::new(),
+            manager_arguments: Vec::new(),
+        }
+    }
+}
+
+/// Pods that know each other by a fixed list.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The pods, from number 1.
+    pub pods: Vec<Pod>,
+}
+
+impl Cluster {
+    /// Makes `count` pods with their stores in `folder`, and starts them.
+    pub fn start(folder: &Path, count: usize, options: &ClusterOptions) -> Result<Self> {
+        let addresses = free_addresses(count)?;
+        let others: Vec<_> = addresses
+            .iter()
+            .map(|address| format!("{address}:{EXCHANGE_PORT}"))
+            .collect();
+        let discovery = format!("fixed:{}", others.join(","));
+        let mut pods: Vec<_> = addresses
+            .into_iter()
+            .enumerate()
+            .map(|(place, address)| Pod {
+                number: place + 1,
+                address,
+                store: folder.join(format!("pod-{}.redb", place + 1)),
+                discovery: discovery.clone(),
+                options: options.clone(),
+                manager: None,
+                sync: None,
+            })
+            .collect();
+        for pod in &mut pods {
+            pod.start()?;
+        }
+        Ok(Self { pods })
+    }
+
+    /// The pod of this number.
+    pub fn pod(&mut self, number: usize) -> &mut Pod {
+        &mut self.pods[number - 1]
+    }
+}
+
+/// A manager and a sync.
+#[derive(Debug)]
+pub struct Pod {
+    /// From 1.
+    pub number: usize,
+    /// Where both listen.
+    pub address: Ipv4Addr,
+    store: PathBuf,
+    discovery: String,
+    options: ClusterOptions,
+    /// The manager, while it runs.
+    pub manager: Option<Process>,
+    /// The sync, while it runs.
+    pub sync: Option<Process>,
+}
+
+impl Pod {
+    /// Where its manager answers.
+    pub fn manager_url(&self) -> String {
+        format!("http://{}:{MANAGER_PORT}", self.address)
+    }
+
+    /// Where its sync exchanges.
+    pub fn exchange_address(&self) -> String {
+        format!("{}:{EXCHANGE_PORT}", self.address)
+    }
+
+    /// Where its sync tells of itself.
+    pub fn ops_url(&self) -> String {
+        format!("http://{}:{OPS_PORT}", self.address)
+    }
+
+    /// Starts both, and returns when both listen.
+    pub fn start(&mut self) -> Result<()> {
+        self.start_manager()?;
+        self.start_sync()
+    }
+
+    /// Starts the manager, and returns when it listens.
+    pub fn start_manager(&mut self) -> Result<()> {
+        let mut arguments = vec![
+            "serve".to_owned(),
+            format!("--listen={}:{MANAGER_PORT}", self.address),
+            format!("--store=embedded:{}", self.store.display()),
+            format!("--cluster={}", self.options.cluster),
+            format!("--peer-name=pod-{}", self.number),
+            format!("--peer-ip={}", self.address),
+            format!("--peer-port=userSync={EXCHANGE_PORT}"),
+            "--log-format=human".to_owned(),
+        ];
+        arguments.extend(self.options.manager_arguments.iter().cloned());
+        let name = format!("manager {}", self.number);
+        let mut manager = Process::start(&name, &program("udht-manager")?, &arguments)?;
+        manager.wait_for_log("listening on")?;
+        self.manager = Some(manager);
+        Ok(())
+    }
+
+    /// Starts the sync, and returns when it listens.
+    pub fn start_sync(&mut self) -> Result<()> {
+        let mut arguments = vec![
+            "serve".to_owned(),
+            format!("--listen={}", self.exchange_address()),
+            format!("--ops-listen={}:{OPS_PORT}", self.address),
+            format!("--manager={}", self.manager_url()),
+            format!("--cluster={}", self.options.cluster),
+            format!("--discovery={}", self.discovery),
+            "--tls=off".to_owned(),
+            "--log-format=human".to_owned(),
+        ];
+        let interval = self.options.sync_interval.as_ref();
+        arguments.extend(interval.map(|interval| format!("--sync-interval={interval}")));
+        arguments.extend(self.options.sync_arguments.iter().cloned());
+        let name = format!("sync {}", self.number);
+        let mut sync = Process::start(&name, &program("udht-sync")?, &arguments)?;
+        sync.wait_for_log("listening on")?;
+        self.sync = Some(sync);
+        Ok(())
+    }
+
+    /// Ends both as kill -9 does.
+    pub fn kill(&mut self) -> Result<()> {
+        for mut process in self.sync.take().into_iter().chain(self.manager.take()) {
+            process.kill()?;
+        }
+        Ok(())
+    }
+
+    /// The digest of its table `peers`, and how many records it has.
+    pub fn digest(&self, agent: &Agent) -> Result<(u64, u64)> {
+        let state = http::state(agent, &self.manager_url())?;
+        let table = state.tables.first().context("a manager without a table")?;
+        Ok((table.digest.sum, table.digest.records))
+    }
+}
+
+/// Loopback addresses on which nobody listens: the first that are free, from a place of this
+/// process's own.
+fn free_addresses(count: usize) -> Result<Vec<Ipv4Addr>> {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let process = std::process::id().to_be_bytes();
+    let mut free = Vec::with_capacity(count);
+    while free.len() < count {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let last = u8::try_from(next).context("too many pods in one process")?;
+        let address = Ipv4Addr::new(127, process[2].max(1), process[3], last);
+        let ports = [MANAGER_PORT, EXCHANGE_PORT, OPS_PORT];
+        if ports
+            .iter()
+            .all(|port| TcpListener::bind((address, *port)).is_ok())
+        {
+            free.push(address);
+        }
+    }
+    Ok(free)
+}
