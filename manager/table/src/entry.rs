@@ -142,28 +142,31 @@ impl Entry {
         let (head, content) = value
             .split_first_chunk::<STORED_HEAD_BYTES>()
             .ok_or(CorruptEntry::Truncated { bytes: value.len() })?;
-        if head[0] != STORED_FORMAT {
-            return Err(CorruptEntry::Format { format: head[0] });
+        let [format, kind, fixed @ ..] = head;
+        if *format != STORED_FORMAT {
+            return Err(CorruptEntry::Format { format: *format });
         }
-        let (reading, rest) = head[2..]
-            .split_first_chunk::<8>()
-            .ok_or(CorruptEntry::Kind)?;
-        let (origin, rest) = rest.split_first_chunk::<16>().ok_or(CorruptEntry::Kind)?;
-        let contact = rest.first_chunk::<4>().ok_or(CorruptEntry::Kind)?;
-        let body = match head[1] {
+        let (reading, rest) = fixed.split_at(8);
+        let (origin, contact) = rest.split_at(16);
+        let body = match *kind {
             KIND_LIVE => Body::Live(Content::from(content)),
             KIND_TOMBSTONE if content.is_empty() => Body::Tombstone,
             _ => return Err(CorruptEntry::Kind),
         };
         Ok(Self {
             version: Version {
-                reading: Reading::from_u64(u64::from_le_bytes(*reading)),
-                origin: OriginId::from_bytes(*origin),
+                reading: Reading::from_u64(u64::from_le_bytes(array(reading))),
+                origin: OriginId::from_bytes(array(origin)),
             },
-            contact: Contact::from_steps(u32::from_le_bytes(*contact)),
+            contact: Contact::from_steps(u32::from_le_bytes(array(contact))),
             body,
         })
     }
+}
+
+/// The bytes of a part of the head, of which the layout says the length.
+fn array<const N: usize>(part: &[u8]) -> [u8; N] {
+    part.try_into().expect("the parts of the head have fixed lengths")
 }
 
 /// The bytes of a stored value before its content.

@@ -200,7 +200,9 @@ mod tests {
     fn feed_of(limits: FeedLimits, keys: &[&str]) -> (Revision, Feed) {
         let mut feed = Feed::new(0xabc, limits);
         let start = feed.revision();
-        keys.iter().for_each(|key| feed.push(change(key)));
+        for key in keys {
+            feed.push(change(key));
+        }
         (start, feed)
     }
 

@@ -276,3 +276,6 @@ impl Table {
         self.tombstones += usize::from(!live);
     }
 }
+
+#[cfg(test)]
+mod tests;
