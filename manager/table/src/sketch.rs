@@ -56,7 +56,8 @@ pub struct Sketch {
     reason = "a sketch has at least one symbol"
 )]
 impl Sketch {
-    /// How many symbols the sketch of a table has: enough for about 25,000 differences, in 512 KiB.
+    /// How many symbols the sketch of a table has: enough to find a difference of 28,000
+    /// elements, in 512 KiB.
     pub const LEN: usize = 32_768;
 
     /// The first `len` symbols of the empty set; at least one.

@@ -446,7 +446,7 @@ mod tests {
         let mut draws = SplitMix64(7);
         let (mut bytes, mut trips) = (0, 0);
         for case in 0..CASES {
-            let theirs = if case % 2 == 0 { 500 } else { 900 };
+            let theirs = if case % 2 == 0 { 500 } else { 0 };
             let sides = Sides::new(4_096, 1_000 - theirs, theirs, 0, &mut draws);
             let (symbols, more_trips) = sides.exchange();
             bytes += symbols * WIRE_LEN;
@@ -585,12 +585,15 @@ mod tests {
             seed: u64,
         ) {
             let set = |elements: Vec<u64>| -> BTreeSet<_> {
-                elements.into_iter().map(|element| Fingerprint(SplitMix64(seed ^ element).draw())).collect()
+                let draw = |element| Fingerprint(SplitMix64(seed ^ element).draw());
+                elements.into_iter().map(draw).collect()
             };
             let (ours, theirs) = (set(ours), set(theirs));
             let sketch = |set: &BTreeSet<Fingerprint>| {
                 let mut sketch = Sketch::new(1_024);
-                set.iter().for_each(|fingerprint| sketch.insert(*fingerprint));
+                for fingerprint in set {
+                    sketch.insert(*fingerprint);
+                }
                 sketch
             };
             let sides = Sides {
@@ -641,7 +644,7 @@ mod tests {
         }
 
         #[test]
-        fn a_run_that_lacks_symbols_is_never_accepted(
+        fn a_run_that_lacks_a_symbol_never_gives_a_wrong_difference(
             size in 1..60_usize,
             gap in 0..255_usize,
             seed: u64,
@@ -652,7 +655,10 @@ mod tests {
             let mut difference = sides.difference();
             let ours = sides.ours.symbols(0..255).iter().copied();
             difference.extend(ours, WireSymbols::parse(&wire).unwrap()).unwrap();
-            prop_assert!(difference.decode().is_err());
+            // The symbols after the gap may be equal to those they are taken for.
+            if let Ok(decoded) = difference.decode() {
+                prop_assert_eq!(decoded, sides.decoded());
+            }
         }
 
         #[test]
@@ -681,7 +687,9 @@ mod tests {
             prop_assert!(difference.attempts <= symbols.len());
             if let Ok(decoded) = decoded {
                 let mut theirs = Sketch::new(symbols.len());
-                decoded.theirs.iter().for_each(|fingerprint| theirs.insert(*fingerprint));
+                for fingerprint in &decoded.theirs {
+                    theirs.insert(*fingerprint);
+                }
                 prop_assert!(decoded.ours.is_empty());
                 prop_assert_eq!(theirs.symbols(0..symbols.len()), symbols);
             }

@@ -23,8 +23,9 @@ const REGULAR: i64 = 32;
 ///
 /// - Draws are those of `SplitMix64` seeded with the fingerprint.
 /// - The fingerprint is dense if the lowest four bits of the first draw are a number below 3.
-/// - Each further draw `r` leads from an index `i` to the one after it, `i + 1 + floor((i + c) * (1
-///   / v - 1))`, where `u = (floor(r / 2^11) + 1) / 2^53` is in (0, 1], and
+/// - Each further draw `r` leads from an index `i` to the one after it,
+///   `i + 1 + floor((i + c) * (1 / v - 1))`, where `u = (floor(r / 2^11) + 1) / 2^53`, which is in
+///   (0, 1], and
 ///   - `v = u^(1/2)`, `c = 1.5` for an `i` below 32, else
 ///   - `v = u^(1/8)`, `c = 4.5` for a dense fingerprint,
 ///   - `v = u^(1/2) * u^(1/4)`, `c = 1.25` for a sparse one.
@@ -69,7 +70,7 @@ impl Mapping {
         clippy::cast_possible_truncation,
         clippy::cast_possible_wrap,
         clippy::cast_precision_loss,
-        reason = "the shifted draw and the indices of a sketch are below 2^53, and a longer gap saturates"
+        reason = "the shifted draw and indices of a sketch are below 2^53; a longer gap saturates"
     )]
     fn gap(&mut self) -> i64 {
         const UNIT: f64 = 1.0 / (1_i64 << 53) as f64;
@@ -88,8 +89,8 @@ impl Mapping {
     }
 }
 
-/// The probability with which index `i` belongs to a fingerprint: within half a percent from 5 on,
-/// up to 4 % more than it is below.
+/// The probability with which index `i` belongs to a fingerprint: exact to 1 % from index 4 on, up
+/// to 4 % too high below.
 #[expect(clippy::cast_precision_loss, reason = "indices are below 2^53")]
 pub(super) fn density(i: usize) -> f64 {
     const START: f64 = REGULAR as f64;

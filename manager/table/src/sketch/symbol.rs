@@ -163,8 +163,8 @@ mod tests {
         fn symbols_come_back_from_the_wire_with_eight_bits_of_their_counts(
             symbols in vec(any::<(u64, u32, i32)>(), 0..20),
         ) {
-            let symbols: Vec<_> =
-                symbols.into_iter().map(|(sum, check, count)| Symbol { sum, check, count }).collect();
+            let symbol = |(sum, check, count)| Symbol { sum, check, count };
+            let symbols: Vec<_> = symbols.into_iter().map(symbol).collect();
             let mut wire = Vec::new();
             encode(&symbols, &mut wire);
             let parsed = WireSymbols::parse(&wire).unwrap().into_iter();
