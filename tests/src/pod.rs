@@ -117,6 +117,12 @@ impl Pod {
         format!("http://{}:{OPS_PORT}", self.address)
     }
 
+    /// From its next start on, it belongs to another cluster and has another store.
+    pub fn become_of_cluster(&mut self, cluster: &str, store: PathBuf) {
+        cluster.clone_into(&mut self.options.cluster);
+        self.store = store;
+    }
+
     /// Starts both, and returns when both listen.
     pub fn start(&mut self) -> Result<()> {
         self.start_manager()?;

@@ -130,6 +130,13 @@ impl Process {
             .with_context(|| format!("wait for {}", self.name))
     }
 
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        self.child
+            .wait()
+            .with_context(|| format!("wait for {}", self.name))
+    }
+
     /// Its resident memory in bytes, as the kernel tells.
     pub fn resident_bytes(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
