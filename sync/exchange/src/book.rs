@@ -1,0 +1,579 @@
+//! The peers that discovery found, what became of talking to each, and whom to talk to next.
+//!
+//! Peers are known by address. Times are [`Uptime`]s, so that a wall clock that jumps silences
+//! nobody.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peer_table::table::Digest;
+use peer_table::{Key, StoreId};
+
+use crate::handshake::Partner;
+use crate::push::Position;
+
+/// Peers in a book at the most; discovery's further ones are left out, and counted.
+pub const PEERS_MAX: usize = 10_000;
+/// The longest address, in bytes: a DNS name, a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 253 + 6;
+/// How long a peer is left alone after its first failure; each further one in a row doubles it.
+pub const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
+/// The longest that a peer is left alone after a failure, so that a healed network is noticed soon.
+pub const BACK_OFF_MAX: Duration = Duration::from_mins(1);
+/// How long an address that turned out to be ourselves is left alone: names may be given to others.
+pub const SELF_FOR: Duration = Duration::from_mins(10);
+
+/// Where a peer's sync listens: `HOST:PORT`, where HOST is a name, an IPv4 or a bracketed IPv6
+/// address. Two spellings are two peers.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Address(Arc<str>);
+
+/// A text that is no address.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "an address is HOST:PORT, with a port from 1 to 65535, of {ADDRESS_BYTES_MAX} bytes at the most"
+)]
+pub struct InvalidAddress;
+
+impl Address {
+    /// The address as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its place on the ring.
+    pub fn position(&self) -> Position {
+        Position::of(&self.0)
+    }
+}
+
+impl FromStr for Address {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = text.rsplit_once(':').ok_or(InvalidAddress)?;
+        let bracketed = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let host_fits = match bracketed {
+            Some(host) => host.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
+        };
+        let port_fits = port.bytes().all(|byte| byte.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port != 0);
+        if !host_fits || host.is_empty() || !port_fits || text.len() > ADDRESS_BYTES_MAX {
+            return Err(InvalidAddress);
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl Borrow<str> for Address {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How long the program has run, by a clock that never jumps: handed in by whoever may read one.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Uptime(pub Duration);
+
+impl Uptime {
+    fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+
+    fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
+}
+
+/// What is known of one peer.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Peer {
+    /// Its store, when we last met it.
+    pub store: Option<StoreId>,
+    /// The `peer_id` of its pod's own record, when we last met it.
+    pub peer_id: Option<Key>,
+    /// When we last talked to it with success.
+    pub succeeded: Option<Uptime>,
+    /// When we last tried and failed.
+    pub failed: Option<Uptime>,
+    /// When it last talked to us.
+    pub heard: Option<Uptime>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The word for the last failure; none once we talked again.
+    pub problem: Option<&'static str>,
+    /// Until when it is left alone.
+    pub back_off_until: Uptime,
+    /// The digest of its table, and when it said so.
+    pub digest: Option<(Digest, Uptime)>,
+    /// How far its clock is ahead of ours, in milliseconds.
+    pub skew_ms: Option<i64>,
+    /// Whether the address turned out to be our own.
+    pub is_self: bool,
+}
+
+impl Peer {
+    /// Whether the last news of it is good: it answered, or talked to us, since it last failed.
+    pub fn is_reachable(&self) -> bool {
+        let good = self.succeeded.max(self.heard);
+        !self.is_self && good.is_some() && good >= self.failed
+    }
+
+    fn met(&mut self, partner: &Partner) {
+        self.store = Some(partner.store);
+        self.peer_id.clone_from(&partner.peer_id);
+        self.is_self = false;
+    }
+}
+
+/// What a new list from discovery changed.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Replaced {
+    /// Peers that were not in the book.
+    pub added: usize,
+    /// Peers that are no longer in it.
+    pub removed: usize,
+    /// Peers that the book had no room for.
+    pub left_out: usize,
+}
+
+/// All peers that discovery found.
+#[derive(Clone, Debug, Default)]
+pub struct PeerBook {
+    peers: BTreeMap<Address, Peer>,
+    /// When anybody last talked to us, whether it is in the book or not.
+    heard: Option<Uptime>,
+    /// The digest of our own table, and since when it is that.
+    digest: Option<(Digest, Uptime)>,
+}
+
+impl PeerBook {
+    /// An empty book.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in a complete list from discovery. What is known of those still in it is kept.
+    ///
+    /// Beyond [`PEERS_MAX`], those known already stay and new ones are left out.
+    pub fn replace(&mut self, addresses: impl IntoIterator<Item = Address>) -> Replaced {
+        let listed: BTreeSet<Address> = addresses.into_iter().collect();
+        let before = self.peers.len();
+        self.peers.retain(|address, _| listed.contains(address));
+        let kept = self.peers.len();
+        let listed_len = listed.len();
+        for address in listed {
+            if self.peers.len() == PEERS_MAX {
+                break;
+            }
+            self.peers.entry(address).or_default();
+        }
+        Replaced {
+            added: self.peers.len() - kept,
+            removed: before - kept,
+            left_out: listed_len - self.peers.len(),
+        }
+    }
+
+    /// Notes that talking to a peer succeeded, and the digest of its table if it said one.
+    pub fn succeeded(
+        &mut self,
+        address: &Address,
+        partner: &Partner,
+        skew_ms: i64,
+        digest: Option<Digest>,
+        now: Uptime,
+    ) {
+        let Some(peer) = self.peers.get_mut(address) else {
+            return;
+        };
+        peer.met(partner);
+        peer.succeeded = Some(now);
+        peer.failures = 0;
+        peer.problem = None;
+        peer.back_off_until = Uptime::default();
+        peer.skew_ms = Some(skew_ms);
+        peer.digest = digest.map(|digest| (digest, now)).or(peer.digest);
+    }
+
+    /// Notes that talking to a peer failed, and leaves it alone for a while: for
+    /// [`BACK_OFF_FIRST`], doubled with each failure in a row up to [`BACK_OFF_MAX`], of which
+    /// `random` takes away up to a half.
+    pub fn failed(&mut self, address: &Address, problem: &'static str, now: Uptime, random: u64) {
+        let Some(peer) = self.peers.get_mut(address) else {
+            return;
+        };
+        let doublings = peer.failures.min(BACK_OFF_MAX.as_secs().ilog2() + 1);
+        let longest = (BACK_OFF_FIRST * 2_u32.pow(doublings)).min(BACK_OFF_MAX);
+        peer.back_off_until = now.plus(longest / 2 + share(longest / 2, random));
+        peer.failures = peer.failures.saturating_add(1);
+        peer.failed = Some(now);
+        peer.problem = Some(problem);
+    }
+
+    /// Notes that an address is our own: left alone for [`SELF_FOR`], and counted as nobody.
+    pub fn mark_self(&mut self, address: &Address, now: Uptime) {
+        let Some(peer) = self.peers.get_mut(address) else {
+            return;
+        };
+        *peer = Peer {
+            is_self: true,
+            back_off_until: now.plus(SELF_FOR),
+            ..Peer::default()
+        };
+    }
+
+    /// Notes that somebody talked to us. Where we have met its store, that peer is taken for
+    /// reachable again.
+    pub fn heard(&mut self, partner: &Partner, digest: Option<Digest>, now: Uptime) {
+        self.heard = Some(now);
+        let of_store = |peer: &&mut Peer| peer.store == Some(partner.store);
+        for peer in self.peers.values_mut().filter(of_store) {
+            peer.peer_id.clone_from(&partner.peer_id);
+            peer.heard = Some(now);
+            peer.back_off_until = Uptime::default();
+            peer.digest = digest.map(|digest| (digest, now)).or(peer.digest);
+        }
+    }
+
+    /// Notes the digest of our own table.
+    pub fn own_digest(&mut self, digest: Digest, now: Uptime) {
+        if self.digest.is_none_or(|(known, _)| known != digest) {
+            self.digest = Some((digest, now));
+        }
+    }
+
+    /// A random peer that is neither ourselves nor left alone at the moment.
+    pub fn choose(&self, now: Uptime, random: u64) -> Option<&Address> {
+        let ready = self.ready(now).count() as u64;
+        let chosen = usize::try_from(random.checked_rem(ready)?).ok()?;
+        self.ready(now).nth(chosen)
+    }
+
+    /// Those to push to, each with its place on the ring: all but ourselves and those that are left
+    /// alone at the moment.
+    pub fn ring(&self, now: Uptime) -> impl Iterator<Item = (Position, Address)> {
+        let others = self
+            .ready(now)
+            .filter(|address| !self.peers[*address].is_self);
+        others.map(|address| (address.position(), address.clone()))
+    }
+
+    /// Our own place on the ring, if one of the addresses turned out to be ours.
+    pub fn own_position(&self) -> Option<Position> {
+        let own = self.peers.iter().find(|(_, peer)| peer.is_self);
+        own.map(|(address, _)| address.position())
+    }
+
+    fn ready(&self, now: Uptime) -> impl Iterator<Item = &Address> {
+        let ready = self
+            .peers
+            .iter()
+            .filter(move |(_, peer)| peer.back_off_until <= now);
+        ready.map(|(address, _)| address)
+    }
+
+    /// Each peer, ourselves included.
+    pub fn peers(&self) -> impl Iterator<Item = (&Address, &Peer)> {
+        self.peers.iter()
+    }
+
+    /// How many peers there are, without ourselves.
+    pub fn known(&self) -> usize {
+        self.peers.values().filter(|peer| !peer.is_self).count()
+    }
+
+    /// Of how many the last news is good: see [`Peer::is_reachable`].
+    pub fn reachable(&self) -> usize {
+        self.peers
+            .values()
+            .filter(|peer| peer.is_reachable())
+            .count()
+    }
+
+    /// Whether we are alone though we should not be: there are peers, talking to at least one of
+    /// them failed, and within `window` none answered us or talked to us.
+    pub fn isolated(&self, now: Uptime, window: Duration) -> bool {
+        let recent = |at: Option<Uptime>| at.is_some_and(|at| at >= now.minus(window));
+        let mut others = self.peers.values().filter(|peer| !peer.is_self).peekable();
+        others.peek().is_some()
+            && !recent(self.heard)
+            && others.clone().any(|peer| peer.failures > 0)
+            && !others.any(|peer| peer.failures == 0 && recent(peer.succeeded))
+    }
+
+    /// How many different tables we and the reachable peers hold: 1 if all are equal.
+    ///
+    /// What a peer said before our own table last changed tells nothing of what it holds now, and
+    /// does not count: while changes come in this stays at 1, and at rest it soon tells of all.
+    pub fn distinct_digests(&self) -> usize {
+        let Some((own, since)) = self.digest else {
+            return 0;
+        };
+        let said = self.peers.values().filter(|peer| peer.is_reachable());
+        let fresh = said.filter_map(|peer| peer.digest.filter(|(_, at)| *at >= since));
+        let of = |digest: Digest| (digest.records, digest.sum, digest.check);
+        fresh
+            .map(|(digest, _)| of(digest))
+            .chain([of(own)])
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+}
+
+/// When to begin the next round: `interval`, give or take up to a half of it, so that pods that
+/// started together do not go on together.
+pub fn next_delay(interval: Duration, random: u64) -> Duration {
+    interval / 2 + share(interval, random)
+}
+
+/// A random part of a duration.
+fn share(whole: Duration, random: u64) -> Duration {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a random share may be off by its last bits"
+    )]
+    let part = random as f64 / u64::MAX as f64;
+    whole.mul_f64(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use peer_table::{OriginId, WallTime};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::handshake::PROTOCOLS;
+
+    fn at(seconds: u64) -> Uptime {
+        Uptime(Duration::from_secs(seconds))
+    }
+
+    fn address(n: u64) -> Address {
+        format!("10.0.0.{n}:3003").parse().unwrap()
+    }
+
+    fn book(peers: u64) -> PeerBook {
+        let mut book = PeerBook::new();
+        book.replace((1..=peers).map(address));
+        book
+    }
+
+    fn partner(n: u8) -> Partner {
+        Partner {
+            store: StoreId::from_bytes([n; 16]),
+            origin: OriginId::from_bytes([n; 16]),
+            peer_id: Some(format!("p{n}").parse().unwrap()),
+            protocols: PROTOCOLS,
+            wall: WallTime::default(),
+        }
+    }
+
+    fn digest(sum: u64) -> Digest {
+        Digest {
+            records: 1,
+            sum,
+            check: 0,
+        }
+    }
+
+    fn peer(book: &PeerBook, n: u64) -> &Peer {
+        &book.peers[&address(n)]
+    }
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        for good in [
+            "10.0.0.7:3003",
+            "[fe80::1]:3003",
+            "udht-0.udht.default.svc:1",
+            "a_b:65535",
+        ] {
+            assert_eq!(good.parse::<Address>().unwrap().as_str(), good);
+        }
+        let long = format!("{}:3003", "a".repeat(255));
+        for bad in [
+            "",
+            "a",
+            ":1",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a b:1",
+            "fe80::1:3003",
+            "[a]:1",
+            &long,
+        ] {
+            assert_eq!(bad.parse::<Address>(), Err(InvalidAddress), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_new_list_keeps_what_is_known_of_those_still_in_it() {
+        let mut book = book(3);
+        book.succeeded(&address(2), &partner(2), 5, Some(digest(1)), at(1));
+        let replaced = book.replace([2, 3, 4, 5].map(address));
+        assert_eq!(
+            replaced,
+            Replaced {
+                added: 2,
+                removed: 1,
+                left_out: 0
+            }
+        );
+        assert_eq!(peer(&book, 2).succeeded, Some(at(1)));
+        assert_eq!(peer(&book, 2).skew_ms, Some(5));
+        assert_eq!((book.known(), book.reachable()), (4, 1));
+    }
+
+    #[test]
+    fn a_book_is_bounded_and_known_peers_stay_in_it() {
+        let name = |n: usize| format!("a{n:05}:1").parse::<Address>().unwrap();
+        let mut book = PeerBook::new();
+        let last = name(PEERS_MAX + 6);
+        book.replace([last.clone()]);
+        let replaced = book.replace((0..PEERS_MAX + 7).map(name));
+        assert_eq!(
+            replaced,
+            Replaced {
+                added: PEERS_MAX - 1,
+                removed: 0,
+                left_out: 7
+            }
+        );
+        assert_eq!(book.known(), PEERS_MAX);
+        assert!(book.peers.contains_key(&last));
+    }
+
+    #[test]
+    fn a_peer_that_fails_is_left_alone_for_longer_and_longer_up_to_a_minute() {
+        let mut book = book(1);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            book.failed(&address(1), "remote", at(100), u64::MAX);
+            waits.push(peer(&book, 1).back_off_until.0.as_secs() - 100);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        book.failed(&address(1), "remote", at(100), 0);
+        assert_eq!(peer(&book, 1).back_off_until, at(130));
+        assert_eq!(
+            (peer(&book, 1).failures, peer(&book, 1).problem),
+            (10, Some("remote"))
+        );
+        assert_eq!(book.choose(at(129), 7), None);
+        assert_eq!(book.choose(at(130), 7), Some(&address(1)));
+        book.succeeded(&address(1), &partner(1), 0, None, at(131));
+        assert_eq!((peer(&book, 1).failures, peer(&book, 1).problem), (0, None));
+        book.failed(&address(1), "remote", at(200), u64::MAX);
+        assert_eq!(peer(&book, 1).back_off_until, at(201));
+    }
+
+    #[test]
+    fn any_peer_that_is_ready_may_be_chosen() {
+        let mut book = book(4);
+        book.failed(&address(2), "remote", at(10), 0);
+        let chosen: BTreeSet<_> = (0..30)
+            .filter_map(|random| book.choose(at(10), random))
+            .collect();
+        assert_eq!(
+            chosen.into_iter().cloned().collect::<Vec<_>>(),
+            [1, 3, 4].map(address)
+        );
+        assert_eq!(PeerBook::new().choose(at(10), 1), None);
+    }
+
+    #[test]
+    fn our_own_address_is_nobody_until_it_may_be_somebody_else_s() {
+        let mut book = book(2);
+        book.mark_self(&address(1), at(10));
+        assert_eq!((book.known(), book.reachable()), (1, 0));
+        assert_eq!(book.own_position(), Some(address(1).position()));
+        assert!((0..9).all(|random| book.choose(at(609), random) == Some(&address(2))));
+        assert_eq!(book.ring(at(700)).count(), 1);
+        assert_eq!(book.choose(at(610), 0), Some(&address(1)));
+        book.succeeded(&address(1), &partner(1), 0, None, at(610));
+        assert_eq!((book.known(), book.reachable()), (2, 1));
+        assert_eq!(book.own_position(), None);
+    }
+
+    #[test]
+    fn who_talks_to_us_is_reachable_and_no_longer_left_alone() {
+        let mut book = book(2);
+        book.succeeded(&address(1), &partner(1), 0, None, at(1));
+        book.failed(&address(1), "remote", at(2), u64::MAX);
+        assert_eq!(
+            (book.reachable(), book.choose(at(2), 0)),
+            (0, Some(&address(2)))
+        );
+        book.heard(&partner(1), Some(digest(9)), at(2));
+        assert_eq!(book.reachable(), 1);
+        assert_eq!(book.choose(at(2), 0), Some(&address(1)));
+        assert_eq!(peer(&book, 1).digest, Some((digest(9), at(2))));
+    }
+
+    #[test]
+    fn we_are_isolated_when_somebody_failed_and_nobody_is_heard_of_any_more() {
+        const WINDOW: Duration = Duration::from_secs(30);
+        let mut book = book(3);
+        assert!(
+            !PeerBook::new().isolated(at(100), WINDOW),
+            "alone, as there are no peers"
+        );
+        assert!(!book.isolated(at(100), WINDOW), "nobody was tried yet");
+        book.failed(&address(1), "remote", at(100), 0);
+        assert!(book.isolated(at(100), WINDOW));
+        book.succeeded(&address(2), &partner(2), 0, None, at(101));
+        assert!(!book.isolated(at(131), WINDOW));
+        assert!(book.isolated(at(132), WINDOW), "that was long ago");
+        book.heard(&partner(77), None, at(140));
+        assert!(!book.isolated(at(170), WINDOW), "somebody reaches us");
+        assert!(book.isolated(at(171), WINDOW));
+        for n in 1..=3 {
+            book.mark_self(&address(n), at(180));
+        }
+        assert!(!book.isolated(at(180), WINDOW), "there is nobody but us");
+    }
+
+    #[test]
+    fn digests_are_counted_among_who_is_reachable_and_spoke_since_we_changed() {
+        let mut book = book(4);
+        assert_eq!(book.distinct_digests(), 0, "not even our own is known");
+        book.own_digest(digest(1), at(10));
+        assert_eq!(book.distinct_digests(), 1);
+        for (n, sum, time) in [(1, 1, 11), (2, 2, 12), (3, 3, 13), (4, 9, 9)] {
+            let partner = partner(u8::try_from(n).unwrap());
+            book.succeeded(&address(n), &partner, 0, Some(digest(sum)), at(time));
+        }
+        assert_eq!(book.distinct_digests(), 3);
+        book.failed(&address(3), "remote", at(14), 0);
+        assert_eq!(book.distinct_digests(), 2);
+        book.own_digest(digest(1), at(15));
+        assert_eq!(book.distinct_digests(), 2, "ours did not change");
+        book.own_digest(digest(2), at(16));
+        assert_eq!(book.distinct_digests(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_round_is_half_to_one_and_a_half_intervals_away(random in any::<u64>()) {
+            let delay = next_delay(Duration::from_secs(10), random);
+            prop_assert!((5..=15).contains(&delay.as_secs()));
+        }
+    }
+}

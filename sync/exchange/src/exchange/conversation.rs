@@ -1,0 +1,189 @@
+//! Requests to one partner and its answers, each checked before it is looked into.
+
+use peer_table::contract::State;
+use peer_table::table::Digest;
+use peer_table::{TableName, WallTime};
+
+use super::{ExchangeError, Kind, Moved, Options, Report, Traffic};
+use crate::ends::{Own, Remote};
+use crate::handshake::{HandshakeRefused, Identity, Partner, Protocols, Refusal, skew_ms};
+use crate::message::{Answer, Ask, Hello, Request, Response};
+
+/// Asks one partner about one table.
+pub(crate) struct Conversation<'a, O, R> {
+    pub(super) own: &'a O,
+    remote: &'a R,
+    pub(super) table: &'a TableName,
+    pub(super) options: &'a Options,
+    identity: Identity,
+    /// The version of the protocol that is spoken.
+    protocol: u32,
+    /// Whom we met at the other end, and how far its clock is ahead, in milliseconds.
+    met: Option<(Partner, i64)>,
+    /// The digest of the partner's table when it last said one.
+    pub(super) partner_digest: Digest,
+    find: Traffic,
+    swap: Traffic,
+}
+
+impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
+    /// With whoever is behind `remote`; `state` says who we are.
+    pub(crate) fn new(
+        own: &'a O,
+        remote: &'a R,
+        table: &'a TableName,
+        state: &State,
+        options: &'a Options,
+    ) -> Result<Self, ExchangeError> {
+        Ok(Self {
+            own,
+            remote,
+            table,
+            options,
+            identity: Identity::from_state(state).map_err(ExchangeError::own)?,
+            protocol: options.protocols.max,
+            met: None,
+            partner_digest: Digest::default(),
+            find: Traffic::default(),
+            swap: Traffic::default(),
+        })
+    }
+
+    /// Asks, and answers with what the partner said, unless that is a refusal.
+    ///
+    /// We speak the highest version that we understand, and if that is refused the highest that the
+    /// partner does too.
+    pub(crate) async fn ask(&mut self, ask: Ask) -> Result<Answer, ExchangeError> {
+        let is_swap = matches!(ask, Ask::Swap(_));
+        let mut request = Request {
+            hello: Hello::default(),
+            table: self.table.to_string(),
+            ask: Some(ask),
+        };
+        loop {
+            let asked = self.own.now();
+            request.hello = self
+                .identity
+                .hello(self.protocol, self.options.protocols, asked);
+            let response = self.carry(&request, is_swap).await?;
+            let answered = self.own.now();
+            if let Some(Answer::Refused(refused)) = &response.answer {
+                let refusal = Refusal::from_wire(refused);
+                match self.lower_protocol(&refusal, response.hello.as_ref()) {
+                    Some(lower) => self.protocol = lower,
+                    None => return Err(ExchangeError::Refused(refusal)),
+                }
+                continue;
+            }
+            let hello = response
+                .hello
+                .ok_or_else(|| ExchangeError::invalid("hello", "is missing"))?;
+            let partner = self
+                .identity
+                .check(&hello, self.options.protocols)
+                .map_err(ExchangeError::Refused)?;
+            self.meet(partner, asked, answered)?;
+            if response.table != self.table.as_str() {
+                return Err(ExchangeError::invalid(
+                    "table",
+                    "is not the one asked about",
+                ));
+            }
+            return response
+                .answer
+                .ok_or_else(|| ExchangeError::invalid("answer", "is none that is known here"));
+        }
+    }
+
+    /// One round trip.
+    async fn carry(&mut self, request: &Request, is_swap: bool) -> Result<Response, ExchangeError> {
+        let round_trips = self.options.round_trips_max;
+        if self.traffic().round_trips >= round_trips {
+            return Err(ExchangeError::TooManyRounds { round_trips });
+        }
+        let body = request.to_bytes();
+        let traffic = if is_swap {
+            &mut self.swap
+        } else {
+            &mut self.find
+        };
+        traffic.round_trips += 1;
+        traffic.sent += body.len() as u64;
+        let answer = self
+            .remote
+            .ask(body)
+            .await
+            .map_err(|error| ExchangeError::Remote(error.into()))?;
+        traffic.received += answer.len() as u64;
+        Ok(Response::from_bytes(&answer)?)
+    }
+
+    /// The version to try next, if the one spoken was refused and the partner understands a lower
+    /// one that we do too.
+    fn lower_protocol(&self, refusal: &Refusal, hello: Option<&Hello>) -> Option<u32> {
+        if refusal.reason != HandshakeRefused::Protocol {
+            return None;
+        }
+        let common = self
+            .options
+            .protocols
+            .highest_common(Protocols::of(hello?))?;
+        (common < self.protocol).then_some(common)
+    }
+
+    fn meet(
+        &mut self,
+        partner: Partner,
+        asked: WallTime,
+        answered: WallTime,
+    ) -> Result<(), ExchangeError> {
+        match &self.met {
+            Some((met, _)) if met.store != partner.store => Err(ExchangeError::invalid(
+                "hello",
+                "is of another store than before",
+            )),
+            Some(_) => Ok(()),
+            None => {
+                let skew_ms = skew_ms(asked, answered, partner.wall);
+                self.met = Some((partner, skew_ms));
+                Ok(())
+            }
+        }
+    }
+
+    /// Whom we met, and how far its clock is ahead of ours, in milliseconds.
+    pub(crate) fn met(&self) -> Result<(&Partner, i64), ExchangeError> {
+        match &self.met {
+            Some((partner, skew_ms)) => Ok((partner, *skew_ms)),
+            // Every answer that `ask` gave came with a hello.
+            None => Err(ExchangeError::invalid("hello", "is missing")),
+        }
+    }
+
+    /// What it cost so far.
+    pub(crate) const fn traffic(&self) -> Traffic {
+        self.find.plus(self.swap)
+    }
+
+    /// The report of an exchange that is done.
+    pub(super) fn report(
+        self,
+        kind: Kind,
+        digest: Digest,
+        symbols: usize,
+        moved: Moved,
+    ) -> Result<Report, ExchangeError> {
+        let (partner, skew_ms) = self.met()?;
+        Ok(Report {
+            kind,
+            partner: partner.clone(),
+            skew_ms,
+            digest,
+            partner_digest: self.partner_digest,
+            moved,
+            symbols,
+            find: self.find,
+            swap: self.swap,
+        })
+    }
+}

@@ -1,0 +1,504 @@
+//! Who may talk to whom: what is checked of every message before anything else in it is looked at.
+//!
+//! Both sides check the other's [`Hello`]. The version of the protocol comes first, because it says
+//! how to read the rest; the cluster next, so that nothing of another cluster is looked at, be it
+//! only a pod address that changed hands.
+
+use std::fmt;
+use std::hash::Hasher;
+
+use peer_table::contract::{InvalidMessage, State};
+use peer_table::{ClusterId, Key, OriginId, StoreId, WallTime};
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::message::{DETAIL_BYTES_MAX, Hello, Refused};
+
+/// A range of versions of the protocol.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Protocols {
+    /// The lowest.
+    pub min: u32,
+    /// The highest.
+    pub max: u32,
+}
+
+/// The versions of the protocol that this release understands.
+pub const PROTOCOLS: Protocols = Protocols { min: 1, max: 1 };
+
+impl Protocols {
+    /// Whether `protocol` is one of them.
+    pub const fn contains(self, protocol: u32) -> bool {
+        self.min <= protocol && protocol <= self.max
+    }
+
+    /// The highest version in both ranges.
+    pub fn highest_common(self, other: Self) -> Option<u32> {
+        let (min, max) = (self.min.max(other.min), self.max.min(other.max));
+        (min <= max).then_some(max)
+    }
+
+    /// Those that the speaker of `hello` understands.
+    pub fn of(hello: &Hello) -> Self {
+        let or_spoken = |version: u32| {
+            if version == 0 {
+                hello.protocol
+            } else {
+                version
+            }
+        };
+        Self {
+            min: or_spoken(hello.protocol_min),
+            max: or_spoken(hello.protocol_max),
+        }
+    }
+}
+
+/// The form in which a cluster id is sent and compared: SipHash-2-4 with 128 bits (Aumasson and
+/// Bernstein, 2012) under a fixed key. Part of the wire's contract.
+///
+/// It tells clusters apart by accident-proof 128 bits; what keeps out who lies is the certificate.
+pub fn cluster_check(cluster: &ClusterId) -> [u8; 16] {
+    let mut hasher = SipHasher24::new_with_key(b"udht cluster id.");
+    hasher.write(cluster.as_str().as_bytes());
+    hasher.finish128().as_bytes()
+}
+
+/// Why a message was not dealt with. Each variant has its word in metrics and its number on the
+/// wire.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum HandshakeRefused {
+    /// No version of the protocol is understood by both.
+    Protocol,
+    /// It is of another cluster.
+    Cluster,
+    /// It has another key for fingerprints.
+    Key,
+    /// It is ourselves: nothing to be alarmed about.
+    Myself,
+    /// It has our store's id and is not ourselves: a store was copied, and one of the two must
+    /// start over.
+    Copied,
+    /// The message cannot be read, or says what cannot be.
+    Malformed,
+    /// There is no such table.
+    Table,
+    /// It asks what this release does not know.
+    Ask,
+    /// Too much is going on; later.
+    Busy,
+    /// Its manager cannot be reached or has failed; later.
+    Unavailable,
+    /// A reason that only a newer release knows.
+    Other,
+}
+
+impl HandshakeRefused {
+    /// Every reason, so that each has its metric from the start.
+    pub const ALL: [Self; 11] = [
+        Self::Protocol,
+        Self::Cluster,
+        Self::Key,
+        Self::Myself,
+        Self::Copied,
+        Self::Malformed,
+        Self::Table,
+        Self::Ask,
+        Self::Busy,
+        Self::Unavailable,
+        Self::Other,
+    ];
+
+    /// The word for it in metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Protocol => "protocol",
+            Self::Cluster => "cluster",
+            Self::Key => "key",
+            Self::Myself => "self",
+            Self::Copied => "copied",
+            Self::Malformed => "malformed",
+            Self::Table => "table",
+            Self::Ask => "ask",
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+            Self::Other => "other",
+        }
+    }
+
+    const fn number(self) -> u32 {
+        match self {
+            Self::Other => 0,
+            Self::Protocol => 1,
+            Self::Cluster => 2,
+            Self::Key => 3,
+            Self::Myself => 4,
+            Self::Copied => 5,
+            Self::Malformed => 6,
+            Self::Table => 7,
+            Self::Ask => 8,
+            Self::Busy => 9,
+            Self::Unavailable => 10,
+        }
+    }
+
+    fn from_number(number: u32) -> Self {
+        let known = Self::ALL
+            .into_iter()
+            .find(|reason| reason.number() == number);
+        known.unwrap_or(Self::Other)
+    }
+}
+
+/// A [`HandshakeRefused`] with a sentence for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The reason.
+    pub reason: HandshakeRefused,
+    /// What exactly was wrong. Where the other side refused, it wrote this.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal; a detail beyond [`DETAIL_BYTES_MAX`] is cut.
+    pub fn new(reason: HandshakeRefused, detail: impl fmt::Display) -> Self {
+        let mut detail = detail.to_string();
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES_MAX));
+        Self { reason, detail }
+    }
+
+    /// The refusal that the other side sent. What would disturb a log line is taken out.
+    pub fn from_wire(refused: &Refused) -> Self {
+        let plain = |char: char| if char.is_control() { ' ' } else { char };
+        let detail: String = refused.detail.chars().map(plain).collect();
+        Self::new(HandshakeRefused::from_number(refused.reason), detail)
+    }
+
+    /// As it is sent.
+    pub fn to_wire(&self) -> Refused {
+        Refused {
+            reason: self.reason.number(),
+            detail: self.detail.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "refused ({}): {}", self.reason.word(), self.detail)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Who this replica is, as its manager says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    cluster: ClusterId,
+    cluster_check: [u8; 16],
+    key_check: u64,
+    store: StoreId,
+    origin: OriginId,
+    set_digest: u64,
+    peer_id: String,
+}
+
+/// Who the other side is, once its hello was accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Partner {
+    /// Its store.
+    pub store: StoreId,
+    /// The current opening of that store.
+    pub origin: OriginId,
+    /// The `peer_id` of its pod's own record, if it has one.
+    pub peer_id: Option<Key>,
+    /// The versions of the protocol that it understands.
+    pub protocols: Protocols,
+    /// What its wall clock read as it spoke.
+    pub wall: WallTime,
+}
+
+impl Identity {
+    /// Who the manager says we are; an error if it says what cannot be.
+    pub fn from_state(state: &State) -> Result<Self, InvalidMessage> {
+        let cluster: ClusterId = state
+            .cluster
+            .parse()
+            .map_err(|_| InvalidMessage::field("cluster", "is no cluster id"))?;
+        Ok(Self {
+            cluster_check: cluster_check(&cluster),
+            cluster,
+            key_check: state.key_check,
+            store: StoreId::from_slice(&state.store)
+                .ok_or_else(|| InvalidMessage::field("store", "is not 16 bytes"))?,
+            origin: OriginId::from_slice(&state.origin)
+                .ok_or_else(|| InvalidMessage::field("origin", "is not 16 bytes"))?,
+            set_digest: state.set_digest,
+            peer_id: state.peer_id.clone(),
+        })
+    }
+
+    /// What to say of ourselves in a message of version `protocol`, at wall time `now`.
+    pub fn hello(&self, protocol: u32, understood: Protocols, now: WallTime) -> Hello {
+        let unless_spoken = |version: u32| if version == protocol { 0 } else { version };
+        Hello {
+            protocol,
+            protocol_min: unless_spoken(understood.min),
+            protocol_max: unless_spoken(understood.max),
+            cluster: self.cluster_check.to_vec(),
+            key_check: self.key_check,
+            store: self.store.as_bytes().to_vec(),
+            origin: self.origin.as_bytes().to_vec(),
+            wall_ms: now.as_millis(),
+            set_digest: self.set_digest,
+            vector: Vec::new(),
+            peer_id: self.peer_id.clone(),
+        }
+    }
+
+    /// Checks what the other side says of itself.
+    pub fn check(&self, hello: &Hello, understood: Protocols) -> Result<Partner, Refusal> {
+        use HandshakeRefused as Reason;
+        let theirs = Protocols::of(hello);
+        if hello.protocol == 0 {
+            return Err(Refusal::new(Reason::Malformed, "there is no hello"));
+        }
+        if !understood.contains(hello.protocol) {
+            let Protocols { min, max } = understood;
+            let spoken = hello.protocol;
+            let detail = format!("protocol {spoken} is not understood here, {min} to {max} are");
+            return Err(Refusal::new(Reason::Protocol, detail));
+        }
+        if hello.cluster != self.cluster_check {
+            let detail = format!(
+                "this is the cluster {}, and not the one meant",
+                self.cluster
+            );
+            return Err(Refusal::new(Reason::Cluster, detail));
+        }
+        let malformed = |what| move || Refusal::new(Reason::Malformed, what);
+        let store = StoreId::from_slice(&hello.store)
+            .ok_or_else(malformed("the store's id is not 16 bytes"))?;
+        let origin = OriginId::from_slice(&hello.origin)
+            .ok_or_else(malformed("the origin's id is not 16 bytes"))?;
+        let peer_id = match hello.peer_id.as_str() {
+            "" => None,
+            text => Some(
+                text.parse()
+                    .map_err(|_| malformed("the peer_id is none")())?,
+            ),
+        };
+        if hello.key_check != self.key_check {
+            return Err(Refusal::new(
+                Reason::Key,
+                "the keys of the fingerprints differ",
+            ));
+        }
+        if store == self.store {
+            return Err(if origin == self.origin {
+                Refusal::new(Reason::Myself, "this is the store that asks")
+            } else {
+                Refusal::new(
+                    Reason::Copied,
+                    format!("two replicas have the store id {store}"),
+                )
+            });
+        }
+        let wall = WallTime::from_millis(hello.wall_ms);
+        Ok(Partner {
+            store,
+            origin,
+            peer_id,
+            protocols: theirs,
+            wall,
+        })
+    }
+}
+
+/// How far the clock of the other side is ahead of ours, in milliseconds: `theirs` against the
+/// middle of the time from asking to having the answer. Off by half of that time at the most.
+pub fn skew_ms(asked: WallTime, answered: WallTime, theirs: WallTime) -> i64 {
+    let middle = asked.as_millis().midpoint(answered.as_millis());
+    let ahead = i128::from(theirs.as_millis()) - i128::from(middle);
+    i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn identity(store: u8) -> Identity {
+        let cluster: ClusterId = "default/udht".parse().unwrap();
+        Identity {
+            cluster_check: cluster_check(&cluster),
+            cluster,
+            key_check: 5,
+            store: StoreId::from_bytes([store; 16]),
+            origin: OriginId::from_bytes([store + 100; 16]),
+            set_digest: 0,
+            peer_id: "p".into(),
+        }
+    }
+
+    fn hello(store: u8) -> Hello {
+        identity(store).hello(1, PROTOCOLS, WallTime::from_millis(7))
+    }
+
+    fn reason(hello: &Hello) -> HandshakeRefused {
+        identity(1).check(hello, PROTOCOLS).unwrap_err().reason
+    }
+
+    #[test]
+    fn a_hello_of_the_same_cluster_is_accepted() {
+        let partner = identity(1).check(&hello(2), PROTOCOLS).unwrap();
+        assert_eq!(partner.store, StoreId::from_bytes([2; 16]));
+        assert_eq!(partner.origin, OriginId::from_bytes([102; 16]));
+        assert_eq!(partner.peer_id.unwrap().as_str(), "p");
+        assert_eq!(partner.protocols, PROTOCOLS);
+        assert_eq!(partner.wall, WallTime::from_millis(7));
+    }
+
+    #[test]
+    fn a_peer_without_a_record_of_its_own_is_accepted() {
+        let hello = Hello {
+            peer_id: String::new(),
+            ..hello(2)
+        };
+        assert_eq!(identity(1).check(&hello, PROTOCOLS).unwrap().peer_id, None);
+    }
+
+    #[test]
+    fn each_thing_that_is_wrong_has_its_reason() {
+        use HandshakeRefused as Reason;
+        assert_eq!(
+            reason(&Hello {
+                protocol: 2,
+                ..hello(2)
+            }),
+            Reason::Protocol
+        );
+        assert_eq!(
+            reason(&Hello {
+                cluster: vec![0; 16],
+                ..hello(2)
+            }),
+            Reason::Cluster
+        );
+        assert_eq!(
+            reason(&Hello {
+                key_check: 6,
+                ..hello(2)
+            }),
+            Reason::Key
+        );
+        assert_eq!(
+            reason(&Hello {
+                store: vec![2; 15],
+                ..hello(2)
+            }),
+            Reason::Malformed
+        );
+        assert_eq!(
+            reason(&Hello {
+                origin: vec![],
+                ..hello(2)
+            }),
+            Reason::Malformed
+        );
+        assert_eq!(
+            reason(&Hello {
+                peer_id: "a b".into(),
+                ..hello(2)
+            }),
+            Reason::Malformed
+        );
+        assert_eq!(reason(&Hello::default()), Reason::Malformed);
+    }
+
+    #[test]
+    fn our_own_hello_is_ourselves_and_one_of_another_opening_is_a_copy() {
+        assert_eq!(reason(&hello(1)), HandshakeRefused::Myself);
+        assert_eq!(
+            reason(&Hello {
+                origin: vec![9; 16],
+                ..hello(1)
+            }),
+            HandshakeRefused::Copied
+        );
+    }
+
+    #[test]
+    fn the_cluster_is_checked_before_all_but_the_protocol() {
+        let wrong = Hello {
+            cluster: vec![0; 16],
+            store: vec![],
+            key_check: 0,
+            ..hello(1)
+        };
+        assert_eq!(reason(&wrong), HandshakeRefused::Cluster);
+        assert_eq!(
+            reason(&Hello {
+                protocol: 9,
+                ..wrong
+            }),
+            HandshakeRefused::Protocol
+        );
+    }
+
+    #[test]
+    fn a_cluster_is_the_same_in_every_build() {
+        let check = |id: &str| u128::from_le_bytes(cluster_check(&id.parse().unwrap()));
+        assert_eq!(check("default/udht"), GOLDEN_CLUSTER);
+        assert_ne!(check("default/udht"), check("default/udhu"));
+    }
+
+    #[test]
+    fn the_highest_version_that_both_understand_is_spoken() {
+        let range = |min, max| Protocols { min, max };
+        assert_eq!(range(1, 2).highest_common(range(2, 3)), Some(2));
+        assert_eq!(range(1, 3).highest_common(range(1, 2)), Some(2));
+        assert_eq!(range(1, 1).highest_common(range(2, 3)), None);
+    }
+
+    #[test]
+    fn a_range_reads_back_from_a_hello() {
+        for (spoken, min, max) in [(1, 1, 1), (2, 1, 2), (2, 2, 3), (2, 1, 3)] {
+            let range = Protocols { min, max };
+            let hello = identity(1).hello(spoken, range, WallTime::default());
+            assert_eq!(Protocols::of(&hello), range);
+        }
+    }
+
+    #[test]
+    fn each_reason_has_a_word_and_a_number_of_its_own() {
+        let words: BTreeSet<_> = HandshakeRefused::ALL.map(HandshakeRefused::word).into();
+        assert_eq!(words.len(), HandshakeRefused::ALL.len());
+        for reason in HandshakeRefused::ALL {
+            assert_eq!(HandshakeRefused::from_number(reason.number()), reason);
+        }
+        assert_eq!(HandshakeRefused::from_number(77), HandshakeRefused::Other);
+    }
+
+    #[test]
+    fn a_detail_from_elsewhere_is_one_bounded_line() {
+        let refused = Refused {
+            reason: 2,
+            detail: format!("a\nb{}", "é".repeat(400)),
+        };
+        let refusal = Refusal::from_wire(&refused);
+        assert!(refusal.to_string().starts_with("refused (cluster): a bé"));
+        assert!((DETAIL_BYTES_MAX - 1..=DETAIL_BYTES_MAX).contains(&refusal.detail.len()));
+    }
+
+    #[test]
+    fn skew_is_measured_against_the_middle_of_the_round_trip() {
+        let at = WallTime::from_millis;
+        assert_eq!(skew_ms(at(100), at(120), at(110)), 0);
+        assert_eq!(skew_ms(at(100), at(120), at(5_110)), 5_000);
+        assert_eq!(skew_ms(at(100), at(120), at(10)), -100);
+        assert_eq!(skew_ms(at(0), at(0), at(u64::MAX)), i64::MAX);
+    }
+
+    const GOLDEN_CLUSTER: u128 = 148_765_641_569_753_797_764_302_745_554_455_089_950;
+}

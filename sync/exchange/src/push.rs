@@ -1,0 +1,392 @@
+//! How a fresh change spreads: each peer is sent it once, by a tree that nobody has to build.
+//!
+//! After El-Ansary, Alima, Brand and Haridi, "Efficient Broadcast in Structured P2P Networks"
+//! (IPTPS 2003): peers stand on a ring, and whoever sends a change also says for which part of the
+//! ring the receiver is to pass it on. Where all know the same peers, each of n peers gets it
+//! exactly once, with n - 1 messages and after log n of them in a row. Where they do not, or where
+//! peers fail, somebody may miss it and finds it with the next exchange; and since every hop covers
+//! a smaller part of the ring than the one before, nothing goes round for ever.
+
+use std::hash::Hasher;
+
+use peer_table::TableName;
+use peer_table::contract::{Batch, State};
+use siphasher::sip::SipHasher24;
+
+use crate::ends::{Own, Remote};
+use crate::exchange::{Conversation, ExchangeError, Options, Traffic};
+use crate::handshake::Partner;
+use crate::message::{self, Answer, Ask};
+use crate::outcomes::Outcomes;
+
+/// How many members of a group are tried before it is left to the next exchanges.
+pub const TRIES_MAX: usize = 3;
+
+/// A place on the ring.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// The place of the peer with this address: a SipHash-2-4 of its text under a fixed key. Part of
+    /// the wire's contract: all peers must see each at the same place.
+    pub fn of(address: &str) -> Self {
+        let mut hasher = SipHasher24::new_with_key(b"udht ring place.");
+        hasher.write(address.as_bytes());
+        Self(hasher.finish())
+    }
+}
+
+/// The part of the ring that is still to be covered: the places after `after`, up to and with
+/// `up_to`, in the direction of growing numbers and through zero. Empty where the two are equal.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Scope {
+    /// The place before the first one.
+    pub after: Position,
+    /// The last place.
+    pub up_to: Position,
+    /// The place of who began the push, if it knows its own: left out, as it has the change.
+    pub origin: Option<Position>,
+}
+
+impl Scope {
+    /// The whole ring, for who begins a push at the place `origin`. It begins after `start`, which
+    /// is drawn by the caller, so that not always the same peers pass on.
+    pub const fn whole(start: u64, origin: Option<Position>) -> Self {
+        Self {
+            after: Position(start),
+            up_to: Position(start.wrapping_sub(1)),
+            origin,
+        }
+    }
+
+    /// How many places are in it.
+    pub const fn places(self) -> u64 {
+        self.up_to.0.wrapping_sub(self.after.0)
+    }
+
+    /// How far after its beginning a place in it is: from 1 on.
+    fn distance(self, position: Position) -> Option<u64> {
+        let distance = position.0.wrapping_sub(self.after.0);
+        let within = (1..=self.places()).contains(&distance);
+        (within && self.origin != Some(position)).then_some(distance)
+    }
+}
+
+/// Peers that follow one another on the ring. One of them, its head, is sent the change and passes
+/// it on to the rest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Group<A> {
+    members: Vec<(Position, A)>,
+    /// Of the push, but for where it begins.
+    scope: Scope,
+}
+
+impl<A> Group<A> {
+    /// The peers to try one after another until one takes the change, each with the scope to send
+    /// along: [`TRIES_MAX`] at the most. One that failed is covered by nobody.
+    pub fn heads(&self) -> impl Iterator<Item = (&A, Scope)> {
+        self.members.iter().take(TRIES_MAX).map(|(position, peer)| {
+            let after = *position;
+            (
+                peer,
+                Scope {
+                    after,
+                    ..self.scope
+                },
+            )
+        })
+    }
+
+    /// How many peers are in it.
+    pub const fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether nobody is in it: never.
+    pub const fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+/// Splits the peers within `scope` into up to `fanout` groups of near-equal size.
+///
+/// Each scope reaches up to the next group's first member, so that peers unknown here and known to
+/// a head are covered too.
+pub fn plan<A: Clone>(
+    peers: impl IntoIterator<Item = (Position, A)>,
+    scope: Scope,
+    fanout: usize,
+) -> Vec<Group<A>> {
+    let mut within: Vec<(u64, (Position, A))> = peers
+        .into_iter()
+        .filter_map(|peer| scope.distance(peer.0).map(|distance| (distance, peer)))
+        .collect();
+    within.sort_by_key(|(distance, _)| *distance);
+    // Were two at one place, the scope between them would be the whole ring and not nothing.
+    within.dedup_by_key(|(distance, _)| *distance);
+    let mut rest: Vec<(Position, A)> = within.into_iter().map(|(_, peer)| peer).collect();
+    let mut groups = Vec::new();
+    let mut up_to = scope.up_to;
+    // From the last group to the first, as each ends where the one after it begins.
+    for groups_left in (1..=fanout.max(1).min(rest.len())).rev() {
+        let members = rest.split_off(rest.len() - rest.len() / groups_left);
+        let first = members[0].0;
+        groups.push(Group {
+            members,
+            scope: Scope { up_to, ..scope },
+        });
+        up_to = Position(first.0.wrapping_sub(1));
+    }
+    groups.reverse();
+    groups
+}
+
+/// What a push did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PushReport {
+    /// Who took it.
+    pub partner: Partner,
+    /// How far its clock is ahead of ours, in milliseconds.
+    pub skew_ms: i64,
+    /// What became of the records there.
+    pub merged_there: Outcomes,
+    /// What it cost.
+    pub traffic: Traffic,
+}
+
+/// Sends fresh records to one peer, which is to pass them on within `scope`.
+///
+/// `state` is what [`Own::state`] said of us lately: asked for once for all the peers that a change
+/// is pushed to.
+pub async fn push<O: Own, R: Remote>(
+    own: &O,
+    state: &State,
+    remote: &R,
+    table: &TableName,
+    batch: &Batch,
+    scope: Scope,
+    options: &Options,
+) -> Result<PushReport, ExchangeError> {
+    let mut conversation = Conversation::new(own, remote, table, state, options)?;
+    let ask = Ask::Push(message::Push {
+        batch: message::batch_to_bytes(batch),
+        after: scope.after.0,
+        up_to: scope.up_to.0,
+        origin: scope.origin.map_or(0, |position| position.0),
+    });
+    let Answer::Pushed(pushed) = conversation.ask(ask).await? else {
+        return Err(ExchangeError::unexpected("a push"));
+    };
+    if pushed.outcomes.len() != batch.records.len() {
+        return Err(ExchangeError::invalid(
+            "outcomes",
+            "are not one for each record pushed",
+        ));
+    }
+    let mut merged_there = Outcomes::default();
+    merged_there.add(&pushed.outcomes);
+    let (partner, skew_ms) = conversation.met()?;
+    Ok(PushReport {
+        partner: partner.clone(),
+        skew_ms,
+        merged_there,
+        traffic: conversation.traffic(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Peers by their place, each of which knows the others that it is said to know.
+    struct Ring<'a> {
+        places: &'a [u64],
+        knows: &'a dyn Fn(u64, u64) -> bool,
+        fanout: usize,
+        /// How often each got the change.
+        got: BTreeMap<u64, u32>,
+        depth: u32,
+    }
+
+    impl Ring<'_> {
+        fn spread(&mut self, from: u64, scope: Scope, depth: u32) {
+            let sees = |to: &&u64| **to != from && (self.knows)(from, **to);
+            let known = self.places.iter().filter(sees).copied().collect::<Vec<_>>();
+            for group in plan(on_ring(&known), scope, self.fanout) {
+                let (to, within) = group.heads().next().unwrap();
+                assert!(within.places() < scope.places(), "every hop covers less");
+                *self.got.entry(*to).or_default() += 1;
+                self.depth = self.depth.max(depth + 1);
+                self.spread(*to, within, depth + 1);
+            }
+        }
+    }
+
+    /// Spreads a change of the first of these peers.
+    fn spread<'a>(
+        places: &'a [u64],
+        knows: &'a dyn Fn(u64, u64) -> bool,
+        fanout: usize,
+        start: u64,
+    ) -> Ring<'a> {
+        let (got, depth) = (BTreeMap::new(), 0);
+        let mut ring = Ring {
+            places,
+            knows,
+            fanout,
+            got,
+            depth,
+        };
+        ring.spread(places[0], Scope::whole(start, Some(Position(places[0]))), 0);
+        ring
+    }
+
+    /// The fewest hops in which a change can reach that many others.
+    fn hops(others: usize, fanout: usize) -> u32 {
+        let (mut hops, mut reached) = (0, 0);
+        while reached < others {
+            hops += 1;
+            reached = fanout * (1 + reached);
+        }
+        hops
+    }
+
+    fn places(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u64>> {
+        prop::collection::btree_set(any::<u64>(), count)
+            .prop_map(|places| places.into_iter().collect::<Vec<_>>())
+            .prop_shuffle()
+    }
+
+    fn on_ring(places: &[u64]) -> Vec<(Position, u64)> {
+        places
+            .iter()
+            .map(|place| (Position(*place), *place))
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn each_peer_gets_a_change_once_and_after_as_few_hops_as_can_be(
+            places in places(1..200), fanout in 1_usize..12, start in any::<u64>(),
+        ) {
+            let ring = spread(&places, &|_, _| true, fanout, start);
+            for place in &places[1..] {
+                // One place in 2^64 is where the ring begins, and is left out.
+                prop_assert!(*place == start || ring.got.get(place) == Some(&1));
+            }
+            prop_assert_eq!(ring.got.get(&places[0]), None);
+            prop_assert!(ring.depth <= hops(places.len() - 1, fanout));
+        }
+
+        #[test]
+        fn with_differing_views_it_ends_and_nobody_gets_a_change_twice(
+            places in places(2..60),
+            fanout in 1_usize..6,
+            start in any::<u64>(),
+            views in any::<u64>(),
+        ) {
+            let knows =
+                |from: u64, to: u64| !(from ^ to ^ views).count_ones().is_multiple_of(3);
+            let ring = spread(&places, &knows, fanout, start);
+            prop_assert!(ring.got.values().all(|times| *times == 1));
+        }
+
+        #[test]
+        fn peers_that_only_a_head_knows_are_covered_by_it(
+            places in places(3..60), start in any::<u64>(),
+        ) {
+            // The first peer knows half of the others; these know all.
+            let known = |to: u64| to.is_multiple_of(2);
+            let knows = |from: u64, to: u64| from != places[0] || known(to);
+            let ring = spread(&places, &knows, 3, start);
+            let scope = Scope::whole(start, None);
+            let distance = |place: &u64| scope.distance(Position(*place));
+            let first = places[1..].iter().filter(|to| known(**to)).filter_map(distance).min();
+            for place in &places[1..] {
+                let covered = first.is_some() && distance(place) >= first;
+                prop_assert_eq!(ring.got.get(place), covered.then_some(&1));
+            }
+        }
+    }
+
+    fn scope(after: u64, up_to: u64) -> Scope {
+        Scope {
+            after: Position(after),
+            up_to: Position(up_to),
+            origin: None,
+        }
+    }
+
+    #[test]
+    fn groups_are_of_near_equal_size_and_meet_without_a_gap() {
+        let groups = plan(on_ring(&[10, 20, 30, 40, 50, 60, 70]), scope(5, 65), 4);
+        let heads: Vec<_> = groups
+            .iter()
+            .map(|group| group.heads().next().unwrap())
+            .collect();
+        let expected = [
+            (&10, scope(10, 29)),
+            (&30, scope(30, 49)),
+            (&50, scope(50, 59)),
+            (&60, scope(60, 65)),
+        ];
+        assert_eq!(heads, expected);
+        assert_eq!(
+            groups.iter().map(Group::len).collect::<Vec<_>>(),
+            [2, 2, 1, 1]
+        );
+    }
+
+    #[test]
+    fn where_a_head_fails_the_next_of_its_group_takes_its_place() {
+        let groups = plan(on_ring(&[10, 20, 30, 40, 50]), scope(0, 99), 1);
+        let tries: Vec<_> = groups[0].heads().collect();
+        assert_eq!(
+            tries,
+            [
+                (&10, scope(10, 99)),
+                (&20, scope(20, 99)),
+                (&30, scope(30, 99))
+            ]
+        );
+        assert_eq!(tries.len(), TRIES_MAX);
+    }
+
+    #[test]
+    fn a_scope_goes_through_zero() {
+        let groups = plan(on_ring(&[5, 50, u64::MAX]), scope(100, 10), 9);
+        let heads: Vec<_> = groups
+            .iter()
+            .map(|group| group.heads().next().unwrap())
+            .collect();
+        assert_eq!(heads, [(&u64::MAX, scope(u64::MAX, 4)), (&5, scope(5, 10))]);
+    }
+
+    #[test]
+    fn an_empty_scope_has_nobody_in_it() {
+        assert_eq!(plan(on_ring(&[1, 2, 3]), scope(2, 2), 4), []);
+        assert_eq!(plan(on_ring(&[]), Scope::whole(1, None), 4), []);
+    }
+
+    #[test]
+    fn of_two_peers_at_one_place_one_is_left_to_the_exchanges() {
+        let peers = [(Position(7), "a"), (Position(7), "b"), (Position(9), "c")];
+        let groups = plan(peers, Scope::whole(0, None), 3);
+        let heads: Vec<_> = groups
+            .iter()
+            .map(|group| *group.heads().next().unwrap().0)
+            .collect();
+        assert_eq!(heads, ["a", "c"]);
+    }
+
+    #[test]
+    fn a_peer_stands_at_the_same_place_in_every_build() {
+        assert_eq!(Position::of("10.0.0.7:3003"), Position(GOLDEN_POSITION));
+    }
+
+    const GOLDEN_POSITION: u64 = 5_530_646_955_062_522_510;
+}

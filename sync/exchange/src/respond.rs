@@ -1,0 +1,365 @@
+//! The side that is asked: from the bytes of a request to those of the response.
+//!
+//! Nothing is remembered from message to message. Each is answered from what the own manager says
+//! at that moment.
+
+use peer_table::contract::{
+    Batch, FINGERPRINTS_MAX, InvalidMessage, State, TableState, fingerprints_from_bytes,
+};
+use peer_table::feed::Via;
+use peer_table::sketch::WIRE_LEN;
+use peer_table::table::Digest;
+use peer_table::{Fingerprint, TableName};
+
+use crate::ends::Own;
+use crate::handshake::{HandshakeRefused, Identity, Partner, Protocols, Refusal, skew_ms};
+use crate::message::{
+    self, Answer, Ask, AskFingerprints, AskSymbols, Hello, Open, Opened, Push, Pushed, Request,
+    Response, SYMBOLS_MAX, Swap, Swapped, Symbols, WANTED_MAX, count_symbols,
+};
+use crate::outcomes::{Outcomes, is_refused};
+use crate::push::{Position, Scope};
+
+/// A response, and what is to be known about it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Responded {
+    /// The body to answer with.
+    pub response: Vec<u8>,
+    /// For metrics and logs, and what to do next.
+    pub report: RespondReport,
+}
+
+/// What a request asked and what came of it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RespondReport {
+    /// The word for what was asked: one of [`ASK_WORDS`].
+    pub ask: &'static str,
+    /// Who asked, if its hello was accepted.
+    pub partner: Option<Partner>,
+    /// How far its clock is ahead of ours, in milliseconds, less what the message took to get here.
+    pub skew_ms: i64,
+    /// The digest of its table, if it said so.
+    pub partner_digest: Option<Digest>,
+    /// Why nothing was done, if so.
+    pub refused: Option<Refusal>,
+    /// Records given.
+    pub sent: u64,
+    /// Records received.
+    pub received: u64,
+    /// What became of those here.
+    pub merged: Outcomes,
+    /// Pushed records that others are to have from us.
+    pub pass_on: Option<PassOn>,
+}
+
+/// What a push leaves to do: to plan and push within the scope.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PassOn {
+    /// Of which table.
+    pub table: TableName,
+    /// The records that were not refused here.
+    pub batch: Batch,
+    /// Whom to pass them on to.
+    pub scope: Scope,
+}
+
+/// The word for every ask, the last one for those that this release does not know.
+pub const ASK_WORDS: [&str; 6] = ["open", "symbols", "fingerprints", "swap", "push", "unknown"];
+
+const fn ask_word(ask: Option<&Ask>) -> &'static str {
+    match ask {
+        Some(Ask::Open(_)) => "open",
+        Some(Ask::Symbols(_)) => "symbols",
+        Some(Ask::Fingerprints(_)) => "fingerprints",
+        Some(Ask::Swap(_)) => "swap",
+        Some(Ask::Push(_)) => "push",
+        None => "unknown",
+    }
+}
+
+/// Answers one request. `understood` are the versions of the protocol to accept:
+/// [`PROTOCOLS`](crate::handshake::PROTOCOLS), but in tests.
+///
+/// There is an answer to any bytes; what is wrong with them is in it and in the report.
+pub async fn respond<O: Own>(own: &O, body: &[u8], understood: Protocols) -> Responded {
+    let mut report = RespondReport {
+        ask: ask_word(None),
+        ..RespondReport::default()
+    };
+    let request = match Request::from_bytes(body) {
+        Ok(request) => request,
+        Err(unreadable) => {
+            let refusal = Refusal::new(HandshakeRefused::Malformed, unreadable);
+            return finish(None, String::new(), Err(refusal), report);
+        }
+    };
+    let Request { hello, table, ask } = request;
+    report.ask = ask_word(ask.as_ref());
+    let mut responder = Responder {
+        own,
+        understood,
+        report,
+        hello: None,
+    };
+    let answer = responder.answer(&hello, &table, ask).await;
+    let Responder { report, hello, .. } = responder;
+    finish(hello, table, answer, report)
+}
+
+/// The answer to a request that is not even looked at: by who is too busy, for one.
+pub fn refuse(reason: HandshakeRefused, detail: &str) -> Responded {
+    let report = RespondReport {
+        ask: ask_word(None),
+        ..RespondReport::default()
+    };
+    finish(
+        None,
+        String::new(),
+        Err(Refusal::new(reason, detail)),
+        report,
+    )
+}
+
+fn finish(
+    hello: Option<Hello>,
+    table: String,
+    answer: Result<Answer, Refusal>,
+    mut report: RespondReport,
+) -> Responded {
+    let answer = answer.unwrap_or_else(|refusal| {
+        let refused = Answer::Refused(refusal.to_wire());
+        report.refused = Some(refusal);
+        refused
+    });
+    let response = Response {
+        hello,
+        table,
+        answer: Some(answer),
+    };
+    Responded {
+        response: response.to_bytes(),
+        report,
+    }
+}
+
+struct Responder<'a, O> {
+    own: &'a O,
+    understood: Protocols,
+    report: RespondReport,
+    /// Ours, once we know who we are.
+    hello: Option<Hello>,
+}
+
+impl<O: Own> Responder<'_, O> {
+    async fn answer(
+        &mut self,
+        hello: &Hello,
+        table: &str,
+        ask: Option<Ask>,
+    ) -> Result<Answer, Refusal> {
+        let state = self
+            .own
+            .state(symbols_for(ask.as_ref()))
+            .await
+            .map_err(unavailable)?;
+        let partner = self.greet(&state, hello)?;
+        let table: TableName = table.parse().map_err(malformed)?;
+        let Some(stand) = state.table(&table) else {
+            let detail = format!("there is no table {table} here");
+            return Err(Refusal::new(HandshakeRefused::Table, detail));
+        };
+        match ask {
+            Some(Ask::Open(open)) => self.open(&table, stand, open).await,
+            Some(Ask::Symbols(ask)) => symbols(stand, ask),
+            Some(Ask::Fingerprints(ask)) => self.fingerprints(&table, ask).await,
+            Some(Ask::Swap(swap)) => self.swap(&table, swap, &partner).await,
+            Some(Ask::Push(push)) => self.push(table, push, &partner).await,
+            None => Err(Refusal::new(
+                HandshakeRefused::Ask,
+                "what was asked is not known here",
+            )),
+        }
+    }
+
+    /// Checks who asks, and learns who we are.
+    fn greet(&mut self, state: &State, hello: &Hello) -> Result<Partner, Refusal> {
+        let identity = Identity::from_state(state).map_err(unavailable)?;
+        let now = self.own.now();
+        // In the version that was spoken to us, if we understand it.
+        let Protocols { min, max } = self.understood;
+        self.hello = Some(identity.hello(hello.protocol.clamp(min, max), self.understood, now));
+        let partner = identity.check(hello, self.understood)?;
+        self.report.skew_ms = skew_ms(now, now, partner.wall);
+        self.report.partner = Some(partner.clone());
+        Ok(partner)
+    }
+
+    async fn open(
+        &mut self,
+        table: &TableName,
+        stand: &TableState,
+        open: Open,
+    ) -> Result<Answer, Refusal> {
+        let mut opened = Opened {
+            digest: stand.digest,
+            symbols: Vec::new(),
+            listing: None,
+        };
+        self.report.partner_digest = Some(open.digest.into());
+        if open.digest == stand.digest {
+            return Ok(Answer::Opened(opened));
+        }
+        let symbols = run(stand, 0, open.symbols)?;
+        let records = usize::try_from(stand.digest.records).unwrap_or(usize::MAX);
+        if records <= symbols.len() / 8 {
+            let page = self
+                .own
+                .fingerprints(table, Fingerprint(0), symbols.len() / 8)
+                .await;
+            // It may have grown in between.
+            opened.listing = Some(page.map_err(unavailable)?).filter(|page| page.complete);
+        }
+        if opened.listing.is_none() {
+            opened.symbols = symbols;
+        }
+        Ok(Answer::Opened(opened))
+    }
+
+    async fn fingerprints(
+        &self,
+        table: &TableName,
+        ask: AskFingerprints,
+    ) -> Result<Answer, Refusal> {
+        let limit = usize::try_from(ask.limit)
+            .unwrap_or(usize::MAX)
+            .clamp(1, FINGERPRINTS_MAX);
+        let page = self
+            .own
+            .fingerprints(table, Fingerprint(ask.from), limit)
+            .await;
+        Ok(Answer::Fingerprints(page.map_err(unavailable)?))
+    }
+
+    async fn swap(
+        &mut self,
+        table: &TableName,
+        swap: Swap,
+        partner: &Partner,
+    ) -> Result<Answer, Refusal> {
+        let given = message::batch_from_bytes(&swap.batch, table).map_err(malformed)?;
+        let want = fingerprints_from_bytes(&swap.want).map_err(malformed)?;
+        if want.len() > WANTED_MAX {
+            let problem = format!("are {} fingerprints, more than {WANTED_MAX}", want.len());
+            return Err(malformed(InvalidMessage::field("want", problem)));
+        }
+        let mut swapped = Swapped::default();
+        // Taken from the table before the merge: see `exchange::swap`.
+        if !want.is_empty() {
+            let records = self.own.records(table, &want).await.map_err(unavailable)?;
+            self.report.sent = records.batch.records.len() as u64;
+            swapped.batch = message::batch_to_bytes(&records.batch);
+            swapped.dealt_with = records.dealt_with;
+        }
+        if let Some(batch) = given {
+            swapped.outcomes = self.merge(batch, Via::Exchange, partner).await?;
+        }
+        let state = self.own.state(0).await.map_err(unavailable)?;
+        if let Some(stand) = state.table(table) {
+            swapped.digest = stand.digest;
+        }
+        Ok(Answer::Swapped(swapped))
+    }
+
+    async fn push(
+        &mut self,
+        table: TableName,
+        push: Push,
+        partner: &Partner,
+    ) -> Result<Answer, Refusal> {
+        let Some(batch) = message::batch_from_bytes(&push.batch, &table).map_err(malformed)? else {
+            return Ok(Answer::Pushed(Pushed::default()));
+        };
+        let outcomes = self.merge(batch.clone(), Via::Push, partner).await?;
+        let scope = Scope {
+            after: Position(push.after),
+            up_to: Position(push.up_to),
+            origin: (push.origin != 0).then_some(Position(push.origin)),
+        };
+        let mut kept = outcomes.iter().map(|code| !is_refused(*code));
+        let mut batch = batch;
+        batch.records.retain(|_| kept.next().unwrap_or(false));
+        if scope.places() > 0 && !batch.records.is_empty() {
+            self.report.pass_on = Some(PassOn {
+                table,
+                batch,
+                scope,
+            });
+        }
+        Ok(Answer::Pushed(Pushed { outcomes }))
+    }
+
+    async fn merge(
+        &mut self,
+        batch: Batch,
+        via: Via,
+        partner: &Partner,
+    ) -> Result<Vec<u8>, Refusal> {
+        let received = batch.records.len() as u64;
+        let merged = self
+            .own
+            .merge(batch, via, partner.store)
+            .await
+            .map_err(unavailable)?;
+        self.report.received = received;
+        self.report.merged.add(&merged.outcomes);
+        Ok(merged.outcomes)
+    }
+}
+
+/// How many of our symbols an answer needs.
+fn symbols_for(ask: Option<&Ask>) -> usize {
+    let symbols = match ask {
+        Some(Ask::Open(open)) => open.symbols,
+        Some(Ask::Symbols(ask)) => ask.to,
+        _ => 0,
+    };
+    usize::try_from(symbols)
+        .unwrap_or(usize::MAX)
+        .min(SYMBOLS_MAX)
+}
+
+fn symbols(stand: &TableState, ask: AskSymbols) -> Result<Answer, Refusal> {
+    let from = if ask.digest == stand.digest {
+        ask.from
+    } else {
+        0
+    };
+    let symbols = run(stand, from, ask.to)?;
+    Ok(Answer::Symbols(Symbols {
+        digest: stand.digest,
+        from,
+        symbols,
+    }))
+}
+
+/// Our symbols from one index to before another, as far as there are any.
+fn run(stand: &TableState, from: u32, to: u32) -> Result<Vec<u8>, Refusal> {
+    let have = count_symbols(&stand.symbols).map_err(unavailable)?;
+    let index = |at: u32| usize::try_from(at).unwrap_or(usize::MAX).min(have) * WIRE_LEN;
+    Ok(stand
+        .symbols
+        .get(index(from)..index(to))
+        .unwrap_or_default()
+        .to_vec())
+}
+
+fn unavailable(error: impl std::error::Error) -> Refusal {
+    Refusal::new(
+        HandshakeRefused::Unavailable,
+        format!("the manager here failed: {error}"),
+    )
+}
+
+fn malformed(error: impl std::error::Error) -> Refusal {
+    Refusal::new(HandshakeRefused::Malformed, error)
+}
