@@ -206,6 +206,7 @@ mod tests {
     struct Ring<'a> {
         places: &'a [u64],
         knows: &'a dyn Fn(u64, u64) -> bool,
+        fails: &'a dyn Fn(u64) -> bool,
         fanout: usize,
         /// How often each got the change.
         got: BTreeMap<u64, u32>,
@@ -217,11 +218,14 @@ mod tests {
             let sees = |to: &&u64| **to != from && (self.knows)(from, **to);
             let known = self.places.iter().filter(sees).copied().collect::<Vec<_>>();
             for group in plan(on_ring(&known), scope, self.fanout) {
-                let (to, within) = group.heads().next().unwrap();
+                let takes = |(to, _): &(&u64, Scope)| !(self.fails)(**to);
+                let Some((&to, within)) = group.heads().find(takes) else {
+                    continue;
+                };
                 assert!(within.places() < scope.places(), "every hop covers less");
-                *self.got.entry(*to).or_default() += 1;
+                *self.got.entry(to).or_default() += 1;
                 self.depth = self.depth.max(depth + 1);
-                self.spread(*to, within, depth + 1);
+                self.spread(to, within, depth + 1);
             }
         }
     }
@@ -230,6 +234,7 @@ mod tests {
     fn spread<'a>(
         places: &'a [u64],
         knows: &'a dyn Fn(u64, u64) -> bool,
+        fails: &'a dyn Fn(u64) -> bool,
         fanout: usize,
         start: u64,
     ) -> Ring<'a> {
@@ -237,6 +242,7 @@ mod tests {
         let mut ring = Ring {
             places,
             knows,
+            fails,
             fanout,
             got,
             depth,
@@ -244,6 +250,8 @@ mod tests {
         ring.spread(places[0], Scope::whole(start, Some(Position(places[0]))), 0);
         ring
     }
+
+    const NOBODY_FAILS: &dyn Fn(u64) -> bool = &|_| false;
 
     /// The fewest hops in which a change can reach that many others.
     fn hops(others: usize, fanout: usize) -> u32 {
@@ -273,7 +281,7 @@ mod tests {
         fn each_peer_gets_a_change_once_and_after_as_few_hops_as_can_be(
             places in places(1..200), fanout in 1_usize..12, start in any::<u64>(),
         ) {
-            let ring = spread(&places, &|_, _| true, fanout, start);
+            let ring = spread(&places, &|_, _| true, NOBODY_FAILS, fanout, start);
             for place in &places[1..] {
                 // One place in 2^64 is where the ring begins, and is left out.
                 prop_assert!(*place == start || ring.got.get(place) == Some(&1));
@@ -291,8 +299,22 @@ mod tests {
         ) {
             let knows =
                 |from: u64, to: u64| !(from ^ to ^ views).count_ones().is_multiple_of(3);
-            let ring = spread(&places, &knows, fanout, start);
+            let ring = spread(&places, &knows, NOBODY_FAILS, fanout, start);
             prop_assert!(ring.got.values().all(|times| *times == 1));
+        }
+
+        #[test]
+        fn where_few_peers_fail_all_others_get_a_change_once(
+            places in places(4..100), fanout in 1_usize..6, start in any::<u64>(),
+        ) {
+            // Fewer than a group is given tries.
+            let down = &places[1..TRIES_MAX];
+            let fails = |to: u64| down.contains(&to);
+            let ring = spread(&places, &|_, _| true, &fails, fanout, start);
+            for place in &places[1..] {
+                let expected = (!down.contains(place)).then_some(&1);
+                prop_assert_eq!(ring.got.get(place), expected);
+            }
         }
 
         #[test]
@@ -302,7 +324,7 @@ mod tests {
             // The first peer knows half of the others; these know all.
             let known = |to: u64| to.is_multiple_of(2);
             let knows = |from: u64, to: u64| from != places[0] || known(to);
-            let ring = spread(&places, &knows, 3, start);
+            let ring = spread(&places, &knows, NOBODY_FAILS, 3, start);
             let scope = Scope::whole(start, None);
             let distance = |place: &u64| scope.distance(Position(*place));
             let first = places[1..].iter().filter(|to| known(**to)).filter_map(distance).min();
