@@ -1,0 +1,344 @@
+//! What `serve` is told, as typed values that parse themselves; and the bounds that nobody is asked
+//! about.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
+use peer_table::ClusterId;
+
+use crate::discovery::Discovery;
+use crate::http::{BaseUrl, ClientBounds, InvalidBaseUrl};
+use crate::listen::ServerBounds;
+
+/// The flags of `serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Where other pods exchange with this one; port 0 takes a free one, and the log says which
+    #[arg(
+        long,
+        env = "UDHT_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:3003"
+    )]
+    pub listen: SocketAddr,
+    /// Where health, metrics and what is known of the peers are served
+    #[arg(
+        long,
+        env = "UDHT_OPS_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:3004"
+    )]
+    pub ops_listen: SocketAddr,
+    /// What both `serve` and `exchange` are told
+    #[command(flatten)]
+    pub ends: EndsArgs,
+    /// How the other pods are found: `kubernetes` (not yet), or `fixed:HOST:PORT,...`, a list that
+    /// may name this pod too
+    #[arg(
+        long,
+        env = "UDHT_DISCOVERY",
+        value_name = "HOW",
+        default_value = "kubernetes"
+    )]
+    pub discovery: Discovery,
+    /// How often, on average, to exchange with a peer chosen at random
+    #[arg(long, env = "UDHT_SYNC_INTERVAL", value_name = "TIME", default_value = "5s",
+        value_parser = sync_interval)]
+    pub sync_interval: Duration,
+    /// How long, at the most, changes are gathered before they are pushed while others are on their
+    /// way; when nothing is on its way they go at once
+    #[arg(long, env = "UDHT_PUSH_DELAY", value_name = "TIME", default_value = "20ms",
+        value_parser = push_delay)]
+    pub push_delay: Duration,
+    /// To how many peers a change is pushed; each of them passes it on to its part of the rest
+    #[arg(long, env = "UDHT_PUSH_FANOUT", value_name = "N", default_value = "4",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
+    pub push_fanout: usize,
+    /// What is logged, to standard error: error, warn, info, debug, trace, or directives by module
+    /// as in `info,udht_sync::push=debug`
+    #[arg(long, env = "UDHT_LOG", value_name = "LEVEL", default_value = "info")]
+    pub log: LogFilter,
+    /// How a line of the log looks
+    #[arg(
+        long,
+        env = "UDHT_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "json"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// The flags of whatever talks to a peer on behalf of the own manager.
+#[derive(Clone, Debug, Args)]
+pub struct EndsArgs {
+    /// The manager of this pod
+    #[arg(long, env = "UDHT_MANAGER", value_name = "URL", default_value = "http://127.0.0.1:3002",
+        value_parser = own_manager)]
+    pub manager: BaseUrl,
+    /// The cluster's id; the manager must have the same
+    #[arg(
+        long,
+        env = "UDHT_CLUSTER",
+        value_name = "NAME",
+        default_value = "udht"
+    )]
+    pub cluster: ClusterId,
+    /// What secures connections between pods: `auto` or `files:DIR` (both not yet), or `off`
+    #[arg(long, env = "UDHT_TLS", value_name = "HOW", default_value = "auto")]
+    pub tls: Tls,
+}
+
+/// Something was asked for that this release cannot do.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{what} is not there yet: for now say {instead}")]
+pub struct NotYet {
+    /// What was asked for.
+    pub what: String,
+    /// What to ask for.
+    pub instead: &'static str,
+}
+
+impl EndsArgs {
+    /// Refuses what this release cannot do.
+    pub fn check(&self) -> Result<(), NotYet> {
+        match &self.tls {
+            Tls::Off => Ok(()),
+            tls @ (Tls::Auto | Tls::Files(_)) => Err(NotYet {
+                what: format!("`--tls {tls}`, which secures the connections between pods,"),
+                instead: "`--tls off` (connections are then neither encrypted nor authenticated)",
+            }),
+        }
+    }
+}
+
+impl ServeArgs {
+    /// Refuses what this release cannot do.
+    pub fn check(&self) -> Result<(), NotYet> {
+        self.ends.check()?;
+        match &self.discovery {
+            Discovery::Fixed(_) => Ok(()),
+            Discovery::Kubernetes => Err(NotYet {
+                what: "`--discovery kubernetes`".to_owned(),
+                instead: "`--discovery fixed:HOST:PORT,...`",
+            }),
+        }
+    }
+}
+
+/// How connections between pods are secured.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tls {
+    /// Mutual TLS by an authority that the syncs make themselves.
+    Auto,
+    /// Mutual TLS with the keys and certificates in this folder.
+    Files(PathBuf),
+    /// Not at all.
+    Off,
+}
+
+impl FromStr for Tls {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => match text.strip_prefix("files:") {
+                Some(folder) if !folder.is_empty() => Ok(Self::Files(folder.into())),
+                _ => Err("must be `auto`, `files:DIR` or `off`"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Files(folder) => write!(f, "files:{}", folder.display()),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+/// How a line of the log looks.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object.
+    Json,
+    /// For people.
+    Human,
+}
+
+/// Directives of what is logged, known to be readable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// The directives.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = tracing_subscriber::filter::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        tracing_subscriber::EnvFilter::builder().parse(text)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+fn own_manager(text: &str) -> Result<BaseUrl, String> {
+    let url: BaseUrl = text
+        .parse()
+        .map_err(|error: InvalidBaseUrl| error.to_string())?;
+    if url.is_loopback() {
+        Ok(url)
+    } else {
+        Err("the manager is in this pod: its host must be a loopback address".to_owned())
+    }
+}
+
+fn sync_interval(text: &str) -> Result<Duration, String> {
+    between(text, Duration::from_millis(50), Duration::from_hours(1))
+}
+
+fn push_delay(text: &str) -> Result<Duration, String> {
+    between(text, Duration::ZERO, Duration::from_secs(1))
+}
+
+fn between(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (min..=max).contains(&time) {
+        Ok(time)
+    } else {
+        let [min, max] = [min, max].map(humantime::format_duration);
+        Err(format!("must be {min} to {max}"))
+    }
+}
+
+/// Every bound that is no flag; see each one for its reason. Tests hand in small ones.
+#[derive(Copy, Clone, Debug)]
+pub struct Bounds {
+    /// Of questions to the own manager: it may be writing a batch of another peer to its disk.
+    pub manager: ClientBounds,
+    /// How long the metrics of the own manager are waited for, within a scrape.
+    pub scrape: Duration,
+    /// Of questions to peers.
+    pub peer: ClientBounds,
+    /// Of one exchange, however many messages it takes.
+    pub exchange: Duration,
+    /// Of a push to one peer: whoever is slower is passed over.
+    pub push: Duration,
+    /// Of the exchange port.
+    pub server: ServerBounds,
+    /// Of the port for health and metrics.
+    pub ops: ServerBounds,
+    /// Messages of peers that are dealt with at once; each may have the largest body there is.
+    pub messages_max: usize,
+    /// How long a message waits for its turn before it is refused as `busy`.
+    pub turn: Duration,
+    /// Pushes on their way to peers at once; more wait in their queue.
+    pub pushes_max: usize,
+    /// Kilobytes of records that are being pushed or wait for it; what peers push beyond is not
+    /// passed on and left to the exchanges, and the own changes wait in the manager's feed.
+    pub push_queue_kib_max: u32,
+    /// How often a sync that has met nobody yet looks for somebody, at the least: whoever starts
+    /// wants the table now.
+    pub first_interval: Duration,
+    /// After so long a silence the manager's feed is connected anew: it speaks every 15 seconds.
+    pub feed_silence: Duration,
+    /// Between two attempts to follow the manager's feed.
+    pub feed_pause: Duration,
+    /// How long a stop waits for the exchange that is under way.
+    pub drain: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let messages_max = 8;
+        let idle = Duration::from_mins(1);
+        let server = ServerBounds {
+            connections_max: 512,
+            // Longer than `idle`, so that it is the client that ends an idle connection: else a
+            // request could meet one that is just being closed.
+            head: Duration::from_secs(75),
+            body: Duration::from_secs(10),
+            age: Duration::from_mins(10),
+            drain: Duration::from_secs(10),
+        };
+        Self {
+            manager: ClientBounds {
+                connect: Duration::from_secs(2),
+                answer: Duration::from_secs(10),
+                idle,
+                idle_max: messages_max,
+            },
+            scrape: Duration::from_secs(2),
+            peer: ClientBounds {
+                connect: Duration::from_secs(2),
+                // The peer may have to wait for its turn, and for its manager.
+                answer: Duration::from_secs(15),
+                idle,
+                idle_max: 2,
+            },
+            exchange: Duration::from_mins(10),
+            push: Duration::from_secs(3),
+            server,
+            ops: ServerBounds {
+                connections_max: 64,
+                ..server
+            },
+            messages_max,
+            turn: Duration::from_secs(2),
+            pushes_max: 64,
+            push_queue_kib_max: 16 << 10,
+            first_interval: Duration::from_millis(500),
+            feed_silence: Duration::from_mins(1),
+            feed_pause: Duration::from_millis(500),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_says_what_it_may_be() {
+        assert_eq!("auto".parse(), Ok(Tls::Auto));
+        assert_eq!("files:/etc/tls".parse(), Ok(Tls::Files("/etc/tls".into())));
+        for bad in ["", "on", "files:", "OFF"] {
+            assert!(bad.parse::<Tls>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_its_bounds_names_them() {
+        assert_eq!(sync_interval("50ms"), Ok(Duration::from_millis(50)));
+        assert_eq!(sync_interval("1ms"), Err("must be 50ms to 1h".to_owned()));
+        assert_eq!(push_delay("0s"), Ok(Duration::ZERO));
+        assert!(push_delay("soon").is_err());
+    }
+
+    #[test]
+    fn a_manager_is_only_looked_for_on_loopback() {
+        assert!(own_manager("http://127.0.0.1:3002").is_ok());
+        assert!(own_manager("http://10.0.0.1:3002").is_err());
+        assert!(own_manager("127.0.0.1").is_err());
+    }
+
+    #[test]
+    fn a_client_lets_go_of_an_idle_connection_before_its_server_does() {
+        let bounds = Bounds::default();
+        assert!(bounds.peer.idle < bounds.server.head);
+    }
+}

@@ -1,0 +1,176 @@
+//! HTTP/1.1 as this program is asked for things: every connection, every wait and every body has a
+//! bound, whoever is at the other end.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::IntCounter;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::http::BUFFER_BYTES_MAX;
+
+/// A request as it comes in.
+pub type Asked = Request<Incoming>;
+/// An answer as it goes out.
+pub type Answered = Response<Full<Bytes>>;
+
+/// What a listener puts up with.
+#[derive(Copy, Clone, Debug)]
+pub struct ServerBounds {
+    /// Connections at once; one more is closed as soon as it is there.
+    pub connections_max: usize,
+    /// From the beginning of a connection, or from an answer, until the head of a request is there.
+    pub head: Duration,
+    /// From the head of a request until its body is there.
+    pub body: Duration,
+    /// The age at which a connection is closed after the answer it is at.
+    pub age: Duration,
+    /// How long that answer may then still take, and how long a stop waits for all of them.
+    pub drain: Duration,
+}
+
+/// After a failure to accept: there are no file handles left, and soon there may be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers what comes in until `stop`; ends when the last answer is given, or `bounds.drain` later.
+///
+/// `turned_away` counts the connections beyond `bounds.connections_max`.
+pub async fn serve<F, A>(
+    listener: TcpListener,
+    bounds: ServerBounds,
+    turned_away: IntCounter,
+    stop: CancellationToken,
+    answer: F,
+) where
+    F: Fn(Asked) -> A + Clone + Send + 'static,
+    A: Future<Output = Answered> + Send + 'static,
+{
+    let connections = TaskTracker::new();
+    let free = Arc::new(Semaphore::new(bounds.connections_max));
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
+            turned_away.inc();
+            continue;
+        };
+        let connection = converse(stream, bounds, stop.clone(), answer.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(bounds.drain, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!("gave up on answers that are still under way");
+    }
+}
+
+/// One connection, from its first request to its last.
+async fn converse<F, A>(stream: TcpStream, bounds: ServerBounds, stop: CancellationToken, answer: F)
+where
+    F: Fn(Asked) -> A,
+    A: Future<Output = Answered>,
+{
+    // Answers are small and waited for. Where it cannot be set they are only slower.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let answer = answer(request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(bounds.head)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = stop.cancelled() => None,
+        () = tokio::time::sleep(bounds.age) => None,
+    };
+    if ended.is_none() {
+        connection.as_mut().graceful_shutdown();
+        ended = tokio::time::timeout(bounds.drain, connection).await.ok();
+    }
+    if let Some(Err(error)) = ended {
+        // Whoever is at the other end broke off, was silent, or spoke no HTTP: none of it is ours.
+        tracing::debug!(
+            error = crate::http::chain(&error),
+            "a connection ended early"
+        );
+    }
+}
+
+/// Reads the whole body of a request; the error is the answer to give.
+pub async fn read_body(
+    request: Asked,
+    bytes_max: usize,
+    within: Duration,
+) -> Result<Bytes, Box<Answered>> {
+    let said = request.headers().get(header::CONTENT_LENGTH);
+    let said = said.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let too_large = || {
+        let detail = format!("a body has {bytes_max} bytes at the most");
+        Box::new(problem(StatusCode::PAYLOAD_TOO_LARGE, &detail))
+    };
+    if said.is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(too_large());
+    }
+    let body = Limited::new(request.into_body(), bytes_max).collect();
+    match tokio::time::timeout(within, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => {
+            let detail = "the body ended before it was complete";
+            Err(Box::new(problem(StatusCode::BAD_REQUEST, detail)))
+        }
+        Err(_) => {
+            let within = humantime::format_duration(within);
+            let detail = format!("the body was not complete within {within}");
+            Err(Box::new(problem(StatusCode::REQUEST_TIMEOUT, &detail)))
+        }
+    }
+}
+
+/// An answer with a body.
+pub fn answer(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answered {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// A problem document (RFC 9457).
+pub fn problem(status: StatusCode, detail: &str) -> Answered {
+    let body = serde_json::json!({
+        "title": status.canonical_reason().unwrap_or("Problem"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    answer(status, "application/problem+json", body.to_string())
+}

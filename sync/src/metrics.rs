@@ -1,0 +1,135 @@
+//! What sync tells Prometheus of itself.
+
+mod exchanges;
+mod pushes;
+mod register;
+
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+
+pub use self::exchanges::{Direction, ExchangeMetrics};
+pub use self::pushes::{PushMetrics, Pushed};
+use self::register::Register;
+
+const SECONDS: [f64; 12] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+];
+
+/// All metrics of one sync.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Of exchanges.
+    pub exchanges: ExchangeMetrics,
+    /// Of pushes.
+    pub pushes: PushMetrics,
+    /// Figures of the peer book.
+    pub peers: PeerGauges,
+    /// 1 if the manager answered at the last scrape.
+    pub manager_up: IntGauge,
+    turned_away: IntCounterVec,
+}
+
+/// What the peer book says at a scrape.
+#[derive(Debug)]
+pub struct PeerGauges {
+    /// Peers, without this pod.
+    pub known: IntGauge,
+    /// Those of them of whom the last news is good.
+    pub reachable: IntGauge,
+    /// 1 if there are peers and none is reachable.
+    pub isolated: IntGauge,
+    /// How many different tables this pod and the reachable peers hold.
+    pub distinct_digests: IntGauge,
+    /// The largest difference to the clock of a peer.
+    pub clock_skew: Gauge,
+}
+
+/// A port that this program listens on.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Port {
+    /// For peers.
+    Exchange,
+    /// For health and metrics.
+    Ops,
+}
+
+impl Port {
+    const ALL: [Self; 2] = [Self::Exchange, Self::Ops];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Exchange => "exchange",
+            Self::Ops => "ops",
+        }
+    }
+}
+
+impl Metrics {
+    /// Metrics at zero, each label with all its values already there.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let register = Register(&registry);
+        let build = register.gauges(
+            "udht_sync_build_info",
+            "Always 1; the version of this sync.",
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let turned_away = register.counters(
+            "udht_connections_turned_away_total",
+            "Connections closed at once as there were too many.",
+            &["port"],
+        )?;
+        for port in Port::ALL {
+            turned_away.with_label_values(&[port.word()]);
+        }
+        Ok(Self {
+            exchanges: ExchangeMetrics::new(&register)?,
+            pushes: PushMetrics::new(&register)?,
+            peers: PeerGauges::new(&register)?,
+            manager_up: register.gauge(
+                "udht_manager_up",
+                "1 if the manager answered this scrape; its metrics follow only then.",
+            )?,
+            turned_away,
+            registry,
+        })
+    }
+
+    /// The counter of connections that were turned away.
+    pub fn turned_away(&self, port: Port) -> IntCounter {
+        self.turned_away.with_label_values(&[port.word()])
+    }
+
+    /// All of it in the text format of Prometheus.
+    pub fn render(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl PeerGauges {
+    fn new(register: &Register<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            known: register.gauge(
+                "udht_peers_known",
+                "Peers known from discovery, without this pod.",
+            )?,
+            reachable: register.gauge(
+                "udht_peers_reachable",
+                "Known peers that answered or spoke to this pod since they last failed.",
+            )?,
+            isolated: register.gauge(
+                "udht_isolated",
+                "1 if there are peers and none of them could be reached.",
+            )?,
+            distinct_digests: register.gauge(
+                "udht_distinct_digests",
+                "Different tables among this pod's and those of the reachable peers, as last seen.",
+            )?,
+            clock_skew: register.fractional_gauge(
+                "udht_clock_skew_seconds",
+                "The largest difference between this machine's clock and a peer's, as last seen.",
+            )?,
+        })
+    }
+}

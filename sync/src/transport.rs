@@ -1,0 +1,142 @@
+//! The way to other pods' syncs.
+
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, Request, StatusCode};
+use peer_exchange::{Address, ExchangeError, Remote};
+use peer_table::contract::{MEDIA_TYPE, MESSAGE_BYTES_MAX};
+use prometheus::IntCounter;
+
+use crate::http::{ClientBounds, HttpClient, HttpError};
+
+/// Where a sync takes messages.
+pub const EXCHANGE_PATH: &str = "/v1/exchange";
+/// A message and the length in front of it.
+pub const BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 4;
+
+/// The connections to all peers.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    http: HttpClient,
+    sent: IntCounter,
+    received: IntCounter,
+}
+
+impl Transport {
+    /// No connection yet. The two counters are of the bytes of messages.
+    pub fn new(bounds: ClientBounds, sent: IntCounter, received: IntCounter) -> Self {
+        Self {
+            http: HttpClient::new(bounds),
+            sent,
+            received,
+        }
+    }
+
+    /// The same connections, with another time to wait for answers.
+    #[must_use]
+    pub fn answering_within(&self, answer: Duration) -> Self {
+        Self {
+            http: self.http.answering_within(answer),
+            ..self.clone()
+        }
+    }
+
+    /// The way to the peer at this address. A name in it is looked up at each new connection.
+    pub fn to(&self, address: &Address) -> Line {
+        Line {
+            transport: self.clone(),
+            url: format!("http://{address}{EXCHANGE_PATH}"),
+        }
+    }
+}
+
+/// The way to one peer.
+#[derive(Debug)]
+pub struct Line {
+    transport: Transport,
+    url: String,
+}
+
+/// A message did not get through, or its answer did not.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The connection.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// What answered is no sync, or has no time even to say so in its own way.
+    #[error("answered with status {status}; is it the exchange port of a sync?")]
+    Status {
+        /// The status of its answer.
+        status: StatusCode,
+    },
+    /// It is no address.
+    #[error("not an address to connect to")]
+    Address(#[from] hyper::http::Error),
+    /// All of it together took too long.
+    #[error("not done within {}", humantime::format_duration(*.after))]
+    TooLong {
+        /// How long it was waited for.
+        after: Duration,
+    },
+}
+
+impl Remote for Line {
+    type Error = TransportError;
+
+    async fn ask(&self, request: Vec<u8>) -> Result<Vec<u8>, TransportError> {
+        let Transport {
+            http,
+            sent,
+            received,
+        } = &self.transport;
+        let bytes = request.len();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(&self.url)
+            .header(CONTENT_TYPE, MEDIA_TYPE)
+            .body(Full::new(request.into()))?;
+        sent.inc_by(bytes as u64);
+        let (status, body) = http.send(request, BODY_BYTES_MAX).await?;
+        received.inc_by(body.len() as u64);
+        if status == StatusCode::OK {
+            Ok(body.into())
+        } else {
+            Err(TransportError::Status { status })
+        }
+    }
+}
+
+/// The words of [`failure`], so that each has its metric from the start.
+pub const FAILURES: [&str; 9] = [
+    "unreachable",
+    "timed_out",
+    "broken",
+    "too_large",
+    "status",
+    "remote",
+    "invalid",
+    "manager",
+    "too_many_rounds",
+];
+
+/// The word in metrics and logs for what failed; `None` if it was refused.
+pub fn failure(error: &ExchangeError) -> Option<&'static str> {
+    match error {
+        ExchangeError::Refused(_) => None,
+        ExchangeError::Own(_) => Some("manager"),
+        ExchangeError::Remote(source) => Some(match source.downcast_ref::<TransportError>() {
+            Some(TransportError::Http(HttpError::Unreachable { .. })) => "unreachable",
+            Some(
+                TransportError::Http(HttpError::TimedOut { .. }) | TransportError::TooLong { .. },
+            ) => "timed_out",
+            Some(TransportError::Http(HttpError::Broken { .. })) => "broken",
+            Some(TransportError::Http(HttpError::TooLarge { .. })) => "too_large",
+            Some(TransportError::Status { .. }) => "status",
+            Some(TransportError::Address(_)) | None => "remote",
+        }),
+        ExchangeError::Invalid(_) => Some("invalid"),
+        ExchangeError::TooManyRounds { .. } => Some("too_many_rounds"),
+    }
+}
