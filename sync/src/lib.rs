@@ -3,13 +3,24 @@
 //! It never makes a version, never touches a store and keeps no copy of a table. What is said
 //! between pods, and what is concluded from it, is in `peer_exchange`; here are the two ends that
 //! it is said between, and what sets it going.
+//!
+//! A reader's way in: [`serve`] puts everything together; [`rounds`], [`feed`] with [`push`], and
+//! [`server`] are what goes on all the time, and [`node`] is what they share: the way to the own
+//! [`manager`], the [`transport`] to all others, the book of peers and the [`metrics`].
 
 pub mod config;
 pub mod contacts;
 pub mod discovery;
+pub mod feed;
 pub mod http;
 pub mod listen;
 pub mod manager;
 pub mod metrics;
+pub mod node;
+pub mod ops;
+pub mod push;
+pub mod rounds;
+pub mod serve;
+pub mod server;
 pub mod transport;
 pub mod wall;

@@ -1,0 +1,157 @@
+//! The changes made in this pod, as its manager tells them: gathered for a moment where others are
+//! on their way already, and handed on to be pushed.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use peer_exchange::push::Scope;
+use peer_exchange::respond::PassOn;
+use peer_table::TableName;
+use peer_table::contract::{Batch, BatchBuilder, FeedPart, InvalidMessage};
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::chain;
+use crate::manager::{FeedBroken, FeedStream};
+use crate::node::Node;
+use crate::push::Pusher;
+use crate::wall;
+
+/// Follows the manager's feed until `stop`, through whatever becomes of the manager.
+pub async fn run(node: Arc<Node>, pusher: Arc<Pusher>, delay: Duration, stop: CancellationToken) {
+    let mut feed = Feed {
+        node,
+        pusher,
+        delay,
+        since: None,
+        gathered: None,
+    };
+    stop.run_until_cancelled(feed.follow()).await;
+    // What was made here last is on its way before this pod is gone.
+    let drain = feed.node.bounds.drain;
+    if tokio::time::timeout(drain, feed.flush()).await.is_err() {
+        tracing::warn!("gave up on the last changes in order to stop; exchanges carry them");
+    }
+}
+
+struct Feed {
+    node: Arc<Node>,
+    pusher: Arc<Pusher>,
+    delay: Duration,
+    /// The revision after what was read last: where to go on.
+    since: Option<String>,
+    gathered: Option<Gathered>,
+}
+
+/// Changes that wait for others.
+struct Gathered {
+    table: TableName,
+    builder: BatchBuilder,
+    /// When they go, whatever is still on its way.
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Feed {
+    async fn follow(&mut self) {
+        loop {
+            match self.node.manager.feed(self.since.as_deref()).await {
+                Ok(stream) => {
+                    tracing::debug!("following the manager's feed");
+                    self.node.metrics.pushes.feed_connected.set(1);
+                    let ended = self.read(stream).await;
+                    self.node.metrics.pushes.feed_connected.set(0);
+                    let error = ended.err().map(|error| chain(&error));
+                    tracing::info!(error, "the manager's feed ended; connecting again");
+                }
+                Err(error) if error.is_status(StatusCode::GONE) && self.since.is_some() => {
+                    // The manager started anew, or we were too slow for it.
+                    self.since = None;
+                    self.node.metrics.pushes.feed_gaps.inc();
+                    tracing::info!(
+                        "changes were missed in the manager's feed: exchanges carry them"
+                    );
+                    continue;
+                }
+                Err(error) => {
+                    if self.node.is_news("manager") {
+                        tracing::warn!(error = chain(&error), "no feed of changes to push");
+                    }
+                }
+            }
+            self.flush().await;
+            tokio::time::sleep(self.node.bounds.feed_pause).await;
+        }
+    }
+
+    /// Takes in a stream of changes up to its end.
+    async fn read(&mut self, mut stream: FeedStream) -> Result<(), FeedBroken> {
+        let silence = self.node.bounds.feed_silence;
+        loop {
+            let part = match &mut self.gathered {
+                None => tokio::time::timeout(silence, stream.next())
+                    .await
+                    .map_err(|_| FeedBroken::Silent)??,
+                Some(gathered) => tokio::select! {
+                    part = stream.next() => part?,
+                    () = gathered.deadline.as_mut() => {
+                        self.flush().await;
+                        continue;
+                    }
+                    () = self.pusher.idle() => {
+                        self.flush().await;
+                        continue;
+                    }
+                },
+            };
+            let Some(FeedPart { revision, batch }) = part else {
+                return Ok(());
+            };
+            if let Some(batch) = batch {
+                self.gather(batch).await.map_err(FeedBroken::Part)?;
+            }
+            self.since = Some(revision);
+            if self.pusher.is_idle() {
+                self.flush().await;
+            }
+        }
+    }
+
+    /// Adds changes to those that wait; what would be too much for one push goes before.
+    async fn gather(&mut self, batch: Batch) -> Result<(), InvalidMessage> {
+        let table: TableName = batch
+            .table
+            .parse()
+            .map_err(|_| InvalidMessage::field("table", "is no table's name"))?;
+        let records = batch.into_records()?;
+        let fits = |gathered: &Gathered| {
+            gathered.table == table && !gathered.builder.has_no_room_for(records.len())
+        };
+        if !self.gathered.as_ref().is_none_or(fits) {
+            self.flush().await;
+        }
+        let gathered = self.gathered.get_or_insert_with(|| Gathered {
+            builder: BatchBuilder::new(&table),
+            table,
+            deadline: Box::pin(tokio::time::sleep(self.delay)),
+        });
+        for (key, entry) in &records {
+            gathered.builder.add(key, entry);
+        }
+        Ok(())
+    }
+
+    /// Sends what was gathered on its way.
+    async fn flush(&mut self) {
+        if let Some(gathered) = self.gathered.take() {
+            let own = self.node.book().own_position();
+            let news = PassOn {
+                table: gathered.table,
+                batch: gathered.builder.finish(),
+                scope: Scope::whole(wall::random(), own),
+            };
+            self.pusher.send_own(news).await;
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What all parts of one sync share: the two ends of an exchange, the peer book, the metrics.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use peer_exchange::exchange::{Options, exchange};
+use peer_exchange::handshake::HandshakeRefused;
+use peer_exchange::{Address, ExchangeError, Partner, PeerBook, Refusal, Report, Uptime};
+use peer_table::{TableName, peers};
+
+use crate::config::{Bounds, EndsArgs};
+use crate::contacts::Contacts;
+use crate::http::chain;
+use crate::manager::Manager;
+use crate::metrics::{Direction, Metrics};
+use crate::transport::{Transport, TransportError, failure};
+use crate::wall::{self, Stopwatch};
+
+/// A clock that is further off than this is worth a line in the log: half of the drift that a
+/// manager puts up with unless it is told otherwise.
+const SKEW_NOTABLE_MS: u64 = 5_000;
+/// How often the same kind of trouble is worth a line in the log.
+const TROUBLE_EVERY: Duration = Duration::from_mins(1);
+
+/// One sync.
+#[derive(Debug)]
+pub struct Node {
+    /// The manager of this pod.
+    pub manager: Manager,
+    /// The way to all others.
+    pub transport: Transport,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The table that travels.
+    pub table: TableName,
+    /// How exchanges and pushes are done.
+    pub options: Options,
+    /// How often a round is begun, on average.
+    pub interval: Duration,
+    /// Bounds of everything.
+    pub bounds: Bounds,
+    book: Mutex<PeerBook>,
+    contacts: Mutex<Contacts>,
+    said: Mutex<BTreeMap<&'static str, Uptime>>,
+    running: Stopwatch,
+}
+
+impl Node {
+    /// A sync between this manager and no peer yet.
+    pub fn new(ends: &EndsArgs, bounds: Bounds, interval: Duration) -> prometheus::Result<Self> {
+        let EndsArgs {
+            manager,
+            cluster,
+            tls: _,
+        } = ends;
+        let metrics = Metrics::new()?;
+        let [sent, received] =
+            [Direction::Sent, Direction::Received].map(|way| metrics.exchanges.bytes(way));
+        Ok(Self {
+            manager: Manager::new(
+                manager.clone(),
+                cluster.clone(),
+                bounds.manager,
+                bounds.scrape,
+            ),
+            transport: Transport::new(bounds.peer, sent, received),
+            metrics,
+            table: peers::table_name(),
+            options: Options::default(),
+            interval,
+            bounds,
+            book: Mutex::default(),
+            contacts: Mutex::default(),
+            said: Mutex::default(),
+            running: Stopwatch::start(),
+        })
+    }
+
+    /// The peer book.
+    pub fn book(&self) -> MutexGuard<'_, PeerBook> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long this sync has run.
+    pub fn uptime(&self) -> Uptime {
+        Uptime(self.running.elapsed())
+    }
+
+    /// Makes the tables of this pod and of the peer at `address` equal, and notes what came of it.
+    /// The answer is what it found, and how long it took.
+    pub async fn exchange(&self, address: &Address) -> Result<(Report, Duration), ExchangeError> {
+        let watch = Stopwatch::start();
+        let line = self.transport.to(address);
+        let exchange = exchange(&self.manager, &line, &self.table, &self.options);
+        let after = self.bounds.exchange;
+        let result = tokio::time::timeout(after, exchange)
+            .await
+            .unwrap_or_else(|_| {
+                let too_long = TransportError::TooLong { after };
+                Err(ExchangeError::Remote(too_long.into()))
+            });
+        let took = watch.elapsed();
+        self.metrics.exchanges.began(&result, took);
+        match &result {
+            Ok(report) => {
+                let now = self.uptime();
+                self.book().own_digest(report.digest, now);
+                let digest = Some(report.partner_digest);
+                self.met(address, &report.partner, report.skew_ms, digest)
+                    .await;
+                tracing::debug!(
+                    peer = %address,
+                    result = report.kind.word(),
+                    sent = report.moved.sent,
+                    received = report.moved.received,
+                    "exchanged"
+                );
+            }
+            Err(error) => self.failed(address, error, "an exchange failed"),
+        }
+        result.map(|report| (report, took))
+    }
+
+    /// Notes that the peer at `address` was talked to with success.
+    pub async fn met(
+        &self,
+        address: &Address,
+        partner: &Partner,
+        skew_ms: i64,
+        digest: Option<peer_table::table::Digest>,
+    ) {
+        let now = self.uptime();
+        self.book()
+            .succeeded(address, partner, skew_ms, digest, now);
+        if skew_ms.unsigned_abs() > SKEW_NOTABLE_MS && self.is_news("skew") {
+            tracing::warn!(
+                peer = %address,
+                skew_ms,
+                "the clocks of this machine and of a peer's differ: records stamped too far ahead \
+                 are refused"
+            );
+        }
+        self.touch(partner).await;
+    }
+
+    /// Notes that talking to the peer at `address` failed, unless it is not to blame.
+    pub fn failed(&self, address: &Address, error: &ExchangeError, what: &'static str) {
+        let now = self.uptime();
+        let word = failure(error).unwrap_or_else(|| error.word());
+        match error {
+            ExchangeError::Own(_) => {
+                if self.is_news("manager") {
+                    tracing::warn!(error = chain(error), "{what}");
+                }
+            }
+            ExchangeError::Refused(Refusal {
+                reason: HandshakeRefused::Myself,
+                ..
+            }) => {
+                tracing::debug!(%address, "this address is this pod's own");
+                self.book().mark_self(address, now);
+            }
+            _ if self.is_left_alone(address, now) => {
+                tracing::debug!(peer = %address, result = word, error = chain(error), "{what}");
+            }
+            _ => {
+                tracing::warn!(peer = %address, result = word, error = chain(error), "{what}");
+                self.book().failed(address, word, now, wall::random());
+            }
+        }
+    }
+
+    /// Whether a peer has failed a moment ago: many pushes may be on their way to it, and together
+    /// they are one failure.
+    fn is_left_alone(&self, address: &Address, now: Uptime) -> bool {
+        let book = self.book();
+        let mut peers = book.peers();
+        peers.any(|(known, peer)| known == address && peer.back_off_until > now)
+    }
+
+    /// Moves the contact of a peer that was just met, unless that was done in this step already.
+    pub async fn touch(&self, partner: &Partner) {
+        let Some(peer) = &partner.peer_id else {
+            return;
+        };
+        if !self.contacts().take(peer, wall::now()) {
+            return;
+        }
+        let moved = self.manager.contact(peer).await;
+        if !matches!(moved, Ok(true)) {
+            self.contacts().forget(peer);
+        }
+        if let Err(error) = moved {
+            tracing::debug!(peer_id = %peer, error = chain(&error), "a contact was not moved");
+        }
+    }
+
+    fn contacts(&self) -> MutexGuard<'_, Contacts> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether trouble of this kind was not talked about for a while: what comes from outside must
+    /// not fill the log.
+    pub fn is_news(&self, kind: &'static str) -> bool {
+        let now = self.uptime();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = said
+            .get(kind)
+            .is_none_or(|last| now.0.saturating_sub(last.0) >= TROUBLE_EVERY);
+        if news {
+            said.insert(kind, now);
+        }
+        news
+    }
+}

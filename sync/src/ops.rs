@@ -1,0 +1,172 @@
+//! The port for health and metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use peer_exchange::{Own, Uptime};
+use peer_table::contract::State;
+use peer_table::table::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::http::chain;
+use crate::listen::{Answered, Asked, answer, problem};
+use crate::node::Node;
+
+/// Where the peer book is read.
+pub const PEERS_PATH: &str = "/v1/peers";
+/// Whether the program runs.
+pub const LIVE_PATH: &str = "/livez";
+/// Whether the pod can do its work.
+pub const READY_PATH: &str = "/readyz";
+
+const METRICS_PATH: &str = "/metrics";
+const TEXT: &str = "text/plain; charset=utf-8";
+/// The text format of Prometheus.
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers one request.
+pub async fn answer_ops(node: Arc<Node>, request: Asked) -> Answered {
+    let path = request.uri().path();
+    if ![LIVE_PATH, READY_PATH, METRICS_PATH, PEERS_PATH].contains(&path) {
+        let detail =
+            format!("there are {LIVE_PATH}, {READY_PATH}, {METRICS_PATH} and {PEERS_PATH}");
+        return problem(StatusCode::NOT_FOUND, &detail);
+    }
+    if request.method() != Method::GET {
+        return problem(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
+    }
+    match path {
+        READY_PATH => ready(&node).await,
+        METRICS_PATH => metrics(&node).await,
+        PEERS_PATH => peers(&node).await,
+        _ => answer(StatusCode::OK, TEXT, "ok\n"),
+    }
+}
+
+/// The readiness of a sidecar is the whole pod's: store open, table loaded. The manager answers
+/// only then.
+async fn ready(node: &Node) -> Answered {
+    match own_state(node).await {
+        Ok(_) => answer(StatusCode::OK, TEXT, "ready\n"),
+        Err(problem) => *problem,
+    }
+}
+
+async fn own_state(node: &Node) -> Result<State, Box<Answered>> {
+    let state = tokio::time::timeout(node.bounds.scrape, node.manager.state(0));
+    let detail = match state.await {
+        Ok(Ok(state)) => return Ok(state),
+        Ok(Err(error)) => chain(&error),
+        Err(_) => "the manager does not answer in time".to_owned(),
+    };
+    Err(Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, &detail)))
+}
+
+/// What sync tells of itself, and behind it what the manager does: nobody outside the pod reaches
+/// that.
+async fn metrics(node: &Node) -> Answered {
+    let manager = node.manager.metrics().await;
+    node.metrics.manager_up.set(i64::from(manager.is_ok()));
+    observe_peers(node);
+    let mut text = match node.metrics.render() {
+        Ok(text) => text,
+        Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    };
+    match manager {
+        Ok(manager) => text.push_str(&manager),
+        Err(error) => tracing::debug!(error = chain(&error), "no metrics of the manager"),
+    }
+    answer(StatusCode::OK, METRICS, text)
+}
+
+/// How many intervals without a word from anybody it takes to be isolated.
+const ISOLATED_AFTER: u32 = 3;
+
+fn observe_peers(node: &Node) {
+    let now = node.uptime();
+    let book = node.book();
+    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let gauges = &node.metrics.peers;
+    gauges.known.set(gauge(book.known()));
+    gauges.reachable.set(gauge(book.reachable()));
+    let window = node.interval * ISOLATED_AFTER;
+    gauges.isolated.set(i64::from(book.isolated(now, window)));
+    gauges.distinct_digests.set(gauge(book.distinct_digests()));
+    let skews = book.peers().filter_map(|(_, peer)| peer.skew_ms);
+    let largest_ms = skews.map(i64::unsigned_abs).max().unwrap_or(0);
+    let largest = Duration::from_millis(largest_ms);
+    gauges.clock_skew.set(largest.as_secs_f64());
+}
+
+/// What is known of the peers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Whether the manager answers.
+    pub manager: bool,
+    /// The records of its table, tombstones included.
+    pub records: Option<u64>,
+    /// Each peer.
+    pub peers: Vec<PeerView>,
+}
+
+/// What is known of one peer. Times are milliseconds before now.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Where it was found.
+    pub address: String,
+    /// Whether the address is this pod's own.
+    pub is_self: bool,
+    /// Whether the last news of it is good.
+    pub reachable: bool,
+    /// The `peer_id` of its pod's own record.
+    pub peer_id: Option<String>,
+    /// Its store's id.
+    pub store: Option<String>,
+    /// When it was last talked to with success.
+    pub last_ok_ms: Option<u64>,
+    /// When it last talked to this pod.
+    pub last_heard_ms: Option<u64>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The word for the last failure.
+    pub last_error: Option<String>,
+    /// Whether its table, when it last told, was the one that this pod holds now.
+    pub equal: Option<bool>,
+    /// How far its clock is ahead of this machine's, in milliseconds.
+    pub skew_ms: Option<i64>,
+}
+
+async fn peers(node: &Node) -> Answered {
+    let state = own_state(node).await.ok();
+    let digest = state
+        .as_ref()
+        .and_then(|state| state.table(&node.table))
+        .map(|table| Digest::from(table.digest));
+    let now = node.uptime();
+    let ago = |at: Option<Uptime>| {
+        at.map(|at| u64::try_from(now.0.saturating_sub(at.0).as_millis()).unwrap_or(u64::MAX))
+    };
+    let view = |(address, peer): (&peer_exchange::Address, &peer_exchange::book::Peer)| PeerView {
+        address: address.to_string(),
+        is_self: peer.is_self,
+        reachable: peer.is_reachable(),
+        peer_id: peer.peer_id.as_ref().map(ToString::to_string),
+        store: peer.store.as_ref().map(ToString::to_string),
+        last_ok_ms: ago(peer.succeeded),
+        last_heard_ms: ago(peer.heard),
+        failures: peer.failures,
+        last_error: peer.problem.map(str::to_owned),
+        equal: digest.and_then(|own| peer.digest.map(|(theirs, _)| own == theirs)),
+        skew_ms: peer.skew_ms,
+    };
+    let report = PeerReport {
+        manager: state.is_some(),
+        records: digest.map(|digest| digest.records),
+        peers: node.book().peers().map(view).collect(),
+    };
+    match serde_json::to_vec(&report) {
+        Ok(body) => answer(StatusCode::OK, "application/json", body),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}

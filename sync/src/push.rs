@@ -1,0 +1,192 @@
+//! Pushes: fresh changes, sent to a few peers at once, who pass them on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use peer_exchange::push::{Group, PushReport, plan, push};
+use peer_exchange::respond::PassOn;
+use peer_exchange::{Address, ExchangeError, Own};
+use peer_table::contract::State;
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::http::chain;
+use crate::metrics::Pushed;
+use crate::node::Node;
+use crate::transport::Transport;
+use crate::wall::Stopwatch;
+
+/// Sends fresh changes on.
+#[derive(Debug)]
+pub struct Pusher {
+    node: Arc<Node>,
+    transport: Transport,
+    fanout: usize,
+    /// Room for records that are being pushed or wait for it, in KiB.
+    room: Arc<Semaphore>,
+    /// Pushes to one peer each that may be on their way at once.
+    turns: Semaphore,
+    tasks: TaskTracker,
+    /// How many groups of own changes are on their way.
+    own: watch::Sender<usize>,
+}
+
+impl Pusher {
+    /// One that sends each change to `fanout` peers.
+    pub fn new(node: Arc<Node>, fanout: usize) -> Self {
+        let bounds = &node.bounds;
+        let room = usize::try_from(bounds.push_queue_kib_max).unwrap_or(usize::MAX);
+        Self {
+            transport: node.transport.answering_within(bounds.push),
+            fanout,
+            room: Arc::new(Semaphore::new(room)),
+            turns: Semaphore::new(bounds.pushes_max),
+            tasks: TaskTracker::new(),
+            own: watch::Sender::new(0),
+            node,
+        }
+    }
+
+    /// Passes on what a peer pushed here, unless too much waits already.
+    pub fn pass_on(self: &Arc<Self>, news: PassOn) {
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(self.kib(&news)) {
+            self.begin(news, room, None);
+        } else {
+            let metrics = &self.node.metrics;
+            metrics.pushes.ended(Pushed::Dropped);
+            metrics
+                .pushes
+                .dropped
+                .inc_by(news.batch.records.len() as u64);
+        }
+    }
+
+    /// Sends changes that were made here on their way; waits while too much is on its way already.
+    pub async fn send_own(self: &Arc<Self>, news: PassOn) {
+        let room = Arc::clone(&self.room).acquire_many_owned(self.kib(&news));
+        // The semaphore is never closed.
+        if let Ok(room) = room.await {
+            let under_way = UnderWay::new(self.own.clone());
+            self.begin(news, room, Some(under_way));
+        }
+    }
+
+    /// Whether nothing that was made here is on its way.
+    pub fn is_idle(&self) -> bool {
+        *self.own.borrow() == 0
+    }
+
+    /// Waits until nothing that was made here is on its way.
+    pub async fn idle(&self) {
+        // It fails only when the sender is gone, which is ours.
+        let _ = self.own.subscribe().wait_for(|groups| *groups == 0).await;
+    }
+
+    /// Waits until everything is sent, for the time that a stop may take.
+    pub async fn drain(&self, time: Duration) {
+        self.tasks.close();
+        if tokio::time::timeout(time, self.tasks.wait()).await.is_err() {
+            tracing::warn!("gave up on pushes in order to stop; exchanges carry what they had");
+        }
+    }
+
+    /// The room that news take: at the most all there is, so that the largest goes through too.
+    fn kib(&self, news: &PassOn) -> u32 {
+        u32::try_from(news.batch.encoded_len().div_ceil(1 << 10))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.node.bounds.push_queue_kib_max)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        news: PassOn,
+        room: OwnedSemaphorePermit,
+        under_way: Option<UnderWay>,
+    ) {
+        let pusher = Arc::clone(self);
+        self.tasks.spawn(async move {
+            pusher.spread(&news).await;
+            drop((room, under_way));
+        });
+    }
+
+    /// Sends news to the heads of all groups that the scope is split into.
+    async fn spread(&self, news: &PassOn) {
+        let node = &self.node;
+        let peers: Vec<_> = node.book().ring(node.uptime()).collect();
+        let groups = plan(peers, news.scope, self.fanout);
+        if groups.is_empty() {
+            return;
+        }
+        // Who we are, asked once for all of them.
+        let state = match node.manager.state(0).await {
+            Ok(state) => state,
+            Err(error) => {
+                node.metrics.pushes.ended(Pushed::Failed);
+                if node.is_news("manager") {
+                    tracing::warn!(error = chain(&error), "a change was not pushed");
+                }
+                return;
+            }
+        };
+        join_all(groups.iter().map(|group| self.reach(group, &state, news))).await;
+    }
+
+    /// Sends news to the first of a group that takes them.
+    async fn reach(&self, group: &Group<Address>, state: &State, news: &PassOn) {
+        let node = &self.node;
+        for (address, scope) in group.heads() {
+            let Ok(_turn) = self.turns.acquire().await else {
+                return;
+            };
+            let watch = Stopwatch::start();
+            let line = self.transport.to(address);
+            let PassOn { table, batch, .. } = news;
+            let options = &node.options;
+            let result = push(&node.manager, state, &line, table, batch, scope, options).await;
+            node.metrics
+                .pushes
+                .seconds
+                .observe(watch.elapsed().as_secs_f64());
+            match result {
+                Ok(PushReport {
+                    partner, skew_ms, ..
+                }) => {
+                    node.metrics.pushes.ended(Pushed::Ok);
+                    node.metrics
+                        .pushes
+                        .records
+                        .inc_by(batch.records.len() as u64);
+                    node.met(address, &partner, skew_ms, None).await;
+                    return;
+                }
+                Err(error) => {
+                    node.metrics.pushes.ended(match error {
+                        ExchangeError::Refused(_) => Pushed::Refused,
+                        _ => Pushed::Failed,
+                    });
+                    node.failed(address, &error, "a push failed");
+                }
+            }
+        }
+    }
+}
+
+/// Counts a group of own changes for as long as it is on its way.
+#[derive(Debug)]
+struct UnderWay(watch::Sender<usize>);
+
+impl UnderWay {
+    fn new(groups: watch::Sender<usize>) -> Self {
+        groups.send_modify(|groups| *groups += 1);
+        Self(groups)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|groups| *groups -= 1);
+    }
+}

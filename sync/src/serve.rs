@@ -1,0 +1,156 @@
+//! `serve`: everything that goes on until the program is told to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Bounds, NotYet, ServeArgs};
+use crate::discovery::Discovery;
+use crate::metrics::Port;
+use crate::node::Node;
+use crate::push::Pusher;
+use crate::server::Responder;
+use crate::{feed, listen, ops, rounds};
+
+/// Why nothing could be begun.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// What was asked for is not there.
+    #[error(transparent)]
+    NotYet(#[from] NotYet),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}; is another program there? Say another one with {flag}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Where it is said.
+        flag: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A metric cannot be had.
+    #[error("a metric cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A sync that listens and does nothing yet.
+#[derive(Debug)]
+pub struct Bound {
+    exchange: TcpListener,
+    ops: TcpListener,
+    node: Arc<Node>,
+    push_delay: Duration,
+    push_fanout: usize,
+    /// Where peers find it.
+    pub listen: SocketAddr,
+    /// Where its health and metrics are.
+    pub ops_listen: SocketAddr,
+}
+
+/// Takes both ports, so that a port 0 has its number.
+pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> {
+    args.check()?;
+    let ServeArgs {
+        listen,
+        ops_listen,
+        ends,
+        discovery,
+        sync_interval,
+        push_delay,
+        push_fanout,
+        log: _,
+        log_format: _,
+    } = args;
+    let node = Node::new(&ends, bounds, sync_interval)?;
+    if let Discovery::Fixed(addresses) = discovery {
+        node.book().replace(addresses);
+    }
+    let (exchange, listen) = take(listen, "--listen").await?;
+    let (ops, ops_listen) = take(ops_listen, "--ops-listen").await?;
+    Ok(Bound {
+        exchange,
+        ops,
+        node: Arc::new(node),
+        push_delay,
+        push_fanout,
+        listen,
+        ops_listen,
+    })
+}
+
+async fn take(
+    address: SocketAddr,
+    flag: &'static str,
+) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let refused = |source| ServeError::Listen {
+        address,
+        flag,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
+
+impl Bound {
+    /// What its parts share.
+    pub const fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Does everything until `stop`, and then finishes what is under way, within the bounds.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self {
+            exchange,
+            ops,
+            node,
+            push_delay,
+            push_fanout,
+            listen,
+            ops_listen,
+        } = self;
+        tracing::info!(
+            %listen,
+            %ops_listen,
+            manager = %node.manager.url(),
+            peers = node.book().known(),
+            "listening on {listen} for peers and on {ops_listen} for health and metrics"
+        );
+        let bounds = node.bounds;
+        let pusher = Arc::new(Pusher::new(Arc::clone(&node), push_fanout));
+        let responder = Responder::new(Arc::clone(&node), Arc::clone(&pusher));
+        let answer_peer = move |request| responder.clone().answer(request);
+        let answer_ops = {
+            let node = Arc::clone(&node);
+            move |request| ops::answer_ops(Arc::clone(&node), request)
+        };
+        tokio::join!(
+            listen::serve(
+                exchange,
+                bounds.server,
+                node.metrics.turned_away(Port::Exchange),
+                stop.clone(),
+                answer_peer,
+            ),
+            listen::serve(
+                ops,
+                bounds.ops,
+                node.metrics.turned_away(Port::Ops),
+                stop.clone(),
+                answer_ops,
+            ),
+            rounds::run(Arc::clone(&node), stop.clone()),
+            feed::run(
+                Arc::clone(&node),
+                Arc::clone(&pusher),
+                push_delay,
+                stop.clone()
+            ),
+        );
+        pusher.drain(bounds.drain).await;
+        tracing::info!("stopped");
+    }
+}

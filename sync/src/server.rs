@@ -1,0 +1,104 @@
+//! The exchange port: other pods' syncs ask here.
+
+use std::sync::Arc;
+
+use hyper::{Method, StatusCode};
+use peer_exchange::handshake::HandshakeRefused;
+use peer_exchange::message::{Answer, Response};
+use peer_exchange::respond::{RespondReport, Responded, refuse, respond};
+use peer_table::contract::MEDIA_TYPE;
+use tokio::sync::Semaphore;
+
+use crate::listen::{Answered, Asked, answer, problem, read_body};
+use crate::metrics::Direction;
+use crate::node::Node;
+use crate::push::Pusher;
+use crate::transport::{BODY_BYTES_MAX, EXCHANGE_PATH};
+use crate::wall::Stopwatch;
+
+/// Answers the messages of peers.
+#[derive(Clone, Debug)]
+pub struct Responder {
+    node: Arc<Node>,
+    pusher: Arc<Pusher>,
+    turns: Arc<Semaphore>,
+}
+
+impl Responder {
+    /// One that passes on what is pushed to it by `pusher`.
+    pub fn new(node: Arc<Node>, pusher: Arc<Pusher>) -> Self {
+        let turns = Arc::new(Semaphore::new(node.bounds.messages_max));
+        Self {
+            node,
+            pusher,
+            turns,
+        }
+    }
+
+    /// Answers one request.
+    pub async fn answer(self, request: Asked) -> Answered {
+        if request.method() != Method::POST || request.uri().path() != EXCHANGE_PATH {
+            let detail = format!("this is the exchange port of a sync: POST {EXCHANGE_PATH}");
+            return problem(StatusCode::NOT_FOUND, &detail);
+        }
+        let bounds = &self.node.bounds;
+        // The turn comes before the body, so that only so many bodies are in memory.
+        let turn = tokio::time::timeout(bounds.turn, self.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            let detail = "too many messages are being dealt with";
+            return self.done(refuse(HandshakeRefused::Busy, detail));
+        };
+        let watch = Stopwatch::start();
+        let body = match read_body(request, BODY_BYTES_MAX, bounds.server.body).await {
+            Ok(body) => body,
+            Err(problem) => {
+                self.node.metrics.exchanges.cut_off.inc();
+                return *problem;
+            }
+        };
+        let received = self.node.metrics.exchanges.bytes(Direction::Received);
+        received.inc_by(body.len() as u64);
+        let responded = respond(&self.node.manager, &body, self.node.options.protocols).await;
+        let answered = self.done(responded);
+        self.node.metrics.exchanges.answering_took(watch.elapsed());
+        answered
+    }
+
+    /// Notes what was asked and answered, and begins what follows from it.
+    fn done(&self, responded: Responded) -> Answered {
+        let Responded { response, report } = responded;
+        let node = &self.node;
+        let sent = node.metrics.exchanges.bytes(Direction::Sent);
+        sent.inc_by(response.len() as u64);
+        node.metrics
+            .exchanges
+            .answered(&report, || differed(&response, &report));
+        if let Some(refusal) = &report.refused
+            && node.is_news(refusal.reason.word())
+        {
+            tracing::warn!(
+                reason = refusal.reason.word(),
+                detail = refusal.detail,
+                "a peer was refused; more of the same is only counted for a minute"
+            );
+        }
+        if let Some(partner) = report.partner {
+            let now = node.uptime();
+            node.book().heard(&partner, report.partner_digest, now);
+            let node = Arc::clone(node);
+            tokio::spawn(async move { node.touch(&partner).await });
+        }
+        if let Some(news) = report.pass_on {
+            self.pusher.pass_on(news);
+        }
+        answer(StatusCode::OK, MEDIA_TYPE, response)
+    }
+}
+
+/// Whether the tables of who began an exchange and of this pod differed.
+fn differed(response: &[u8], report: &RespondReport) -> bool {
+    match Response::from_bytes(response).map(|response| response.answer) {
+        Ok(Some(Answer::Opened(opened))) => report.partner_digest != Some(opened.digest.into()),
+        _ => true,
+    }
+}
