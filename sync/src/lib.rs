@@ -8,12 +8,14 @@
 //! [`server`] are what goes on all the time, and [`node`] is what they share: the way to the own
 //! [`manager`], the [`transport`] to all others, the book of peers and the [`metrics`].
 
+pub mod cli;
 pub mod config;
 pub mod contacts;
 pub mod discovery;
 pub mod feed;
 pub mod http;
 pub mod listen;
+pub mod logging;
 pub mod manager;
 pub mod metrics;
 pub mod node;
@@ -22,5 +24,6 @@ pub mod push;
 pub mod rounds;
 pub mod serve;
 pub mod server;
+pub mod show;
 pub mod transport;
 pub mod wall;

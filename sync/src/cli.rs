@@ -1,0 +1,335 @@
+//! The verbs of the program.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hyper::{Method, StatusCode};
+use peer_exchange::{Address, ExchangeError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Bounds, EndsArgs, NotYet, ServeArgs};
+use crate::http::{BaseUrl, HttpClient, HttpError, chain};
+use crate::logging;
+use crate::manager::ManagerError;
+use crate::node::Node;
+use crate::ops::{LIVE_PATH, PEERS_PATH, PeerReport, READY_PATH};
+use crate::serve::{self, ServeError};
+use crate::show::{self, ExchangeView};
+use crate::transport::TransportError;
+
+const EXAMPLES: &str = "\
+Examples:
+  udht-sync serve --tls off --discovery fixed:10.0.0.1:3003,10.0.0.2:3003
+  udht-sync peers                      what is known of each peer
+  udht-sync exchange 10.0.0.2:3003 --tls off
+                                       one round now: what it found and what it cost
+  udht-sync healthcheck                for probes: is this pod ready?
+
+Exit codes:
+  0 done   1 failed   2 wrong usage   3 refused by the peer   5 not reachable";
+
+/// The table's traveller: finds the other pods and makes their tables and this pod's equal.
+///
+/// It stands beside a manager, which keeps the table; `serve` is all that a pod needs.
+#[derive(Debug, Parser)]
+#[command(name = "udht-sync", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Keep this pod's table equal to those of all peers, until told to stop
+    ///
+    /// Fresh changes are pushed at once; an exchange with a random peer every now and then finds
+    /// what was missed. SIGTERM and SIGINT end it when the exchange under way is done.
+    #[command(after_help = "\
+Examples:
+  udht-sync serve --tls off --discovery fixed:10.0.0.1:3003,10.0.0.2:3003
+  udht-sync serve --tls off --discovery fixed:pod-0.udht:3003 --cluster prod/files --log debug")]
+    Serve(Box<ServeArgs>),
+    /// Show what the running sync knows of each peer
+    #[command(after_help = "\
+Examples:
+  udht-sync peers
+  udht-sync peers -o json | jq '.peers[] | select(.reachable | not)'")]
+    Peers(AskArgs),
+    /// Run one round with a peer now, and show what it found and what it cost
+    ///
+    /// It makes this pod's table and the peer's equal, through this pod's manager; a running sync
+    /// is not needed and not disturbed.
+    #[command(after_help = "\
+Examples:
+  udht-sync exchange 10.0.0.2:3003 --tls off
+  udht-sync exchange pod-2.udht:3003 --tls off -o json | jq .bytes_sent")]
+    Exchange {
+        /// Where the sync of the peer listens
+        #[arg(value_name = "HOST:PORT")]
+        peer: Address,
+        #[command(flatten)]
+        ends: EndsArgs,
+        /// How to show it
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        output: Output,
+    },
+    /// Ask the running sync whether this pod is ready: exit code 0 if it is
+    #[command(after_help = "\
+Examples:
+  udht-sync healthcheck           ready: store open, table loaded
+  udht-sync healthcheck --live    running")]
+    Healthcheck {
+        /// Where the running sync tells of itself
+        #[command(flatten)]
+        ops: OpsArgs,
+        /// Ask only whether it runs
+        #[arg(long)]
+        live: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct AskArgs {
+    #[command(flatten)]
+    ops: OpsArgs,
+    /// How to show it
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct OpsArgs {
+    /// Where the running sync tells of itself
+    #[arg(
+        long = "ops",
+        env = "UDHT_OPS",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:3004"
+    )]
+    url: BaseUrl,
+}
+
+/// How a result is shown.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// What the program ends with.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Exit {
+    Failed = 1,
+    Usage = 2,
+    Refused = 3,
+    Unreachable = 5,
+}
+
+/// A verb that was not done: how the program ends, and what it says.
+#[derive(Debug)]
+struct Undone {
+    exit: Exit,
+    text: String,
+}
+
+impl Undone {
+    fn new(exit: Exit, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { exit, text }
+    }
+}
+
+impl From<io::Error> for Undone {
+    fn from(error: io::Error) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+impl From<NotYet> for Undone {
+    fn from(error: NotYet) -> Self {
+        Self::new(Exit::Usage, error.to_string())
+    }
+}
+
+impl From<ServeError> for Undone {
+    fn from(error: ServeError) -> Self {
+        match error {
+            ServeError::NotYet(not_yet) => not_yet.into(),
+            error => Self::new(Exit::Failed, chain(&error)),
+        }
+    }
+}
+
+impl From<ExchangeError> for Undone {
+    fn from(error: ExchangeError) -> Self {
+        let text = chain(&error);
+        match &error {
+            ExchangeError::Refused(_) => Self::new(Exit::Refused, text),
+            ExchangeError::Remote(source) => match source.downcast_ref::<TransportError>() {
+                Some(TransportError::Http(error)) => Self::of_http(
+                    error,
+                    &text,
+                    "is its sync running, and its exchange port reachable from here?",
+                ),
+                _ => Self::new(Exit::Failed, text),
+            },
+            ExchangeError::Own(source) => match source.downcast_ref::<ManagerError>() {
+                Some(ManagerError::Away(error)) => {
+                    Self::of_http(error, &text, "is it running? Say where with --manager")
+                }
+                _ => Self::new(Exit::Failed, text),
+            },
+            _ => Self::new(Exit::Failed, text),
+        }
+    }
+}
+
+impl Undone {
+    fn of_http(error: &HttpError, text: &str, hint: &str) -> Self {
+        match error {
+            HttpError::TooLarge { .. } => Self::new(Exit::Failed, text),
+            _ => Self::new(Exit::Unreachable, format!("{text}\n{hint}")),
+        }
+    }
+}
+
+/// Does what the command line says.
+pub fn parse_and_run() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli.verb, &mut io::stdout())),
+        Err(error) => Err(error.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Undone { exit, text }) => {
+            // Nobody may be reading, and then there is nobody to tell.
+            let _ = writeln!(io::stderr(), "udht-sync: {text}");
+            ExitCode::from(exit as u8)
+        }
+    }
+}
+
+async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
+    match verb {
+        Verb::Serve(args) => serve(*args).await,
+        Verb::Peers(AskArgs { ops, output }) => {
+            let (_, body) = ask(&ops.url, PEERS_PATH).await?;
+            match output {
+                Output::Json => out.write_all(&body).and_then(|()| writeln!(out)),
+                Output::Table => {
+                    let report: PeerReport = serde_json::from_slice(&body).map_err(|error| {
+                        let text = format!("what {} tells is no report: {error}", ops.url);
+                        Undone::new(Exit::Failed, text)
+                    })?;
+                    show::peers(out, &report)
+                }
+            }
+            .map_err(Undone::from)
+        }
+        Verb::Exchange { peer, ends, output } => {
+            let view = exchange(&peer, &ends).await?;
+            match output {
+                Output::Json => serde_json::to_writer_pretty(&mut *out, &view)
+                    .map_err(io::Error::from)
+                    .and_then(|()| writeln!(out)),
+                Output::Table => show::exchange(out, &view),
+            }
+            .map_err(Undone::from)
+        }
+        Verb::Healthcheck { ops, live } => {
+            let path = if live { LIVE_PATH } else { READY_PATH };
+            ask(&ops.url, path).await.map(drop)
+        }
+    }
+}
+
+async fn serve(args: ServeArgs) -> Result<(), Undone> {
+    logging::begin(&args.log, args.log_format);
+    let stop = CancellationToken::new();
+    let told = told_to_stop()?;
+    let bound = serve::bind(args, Bounds::default()).await?;
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            told.await;
+            stop.cancel();
+        }
+    });
+    bound.run(stop).await;
+    Ok(())
+}
+
+/// Done when the program is asked to end. From the call on, such a wish no longer ends it at once.
+fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn exchange(peer: &Address, ends: &EndsArgs) -> Result<ExchangeView, Undone> {
+    ends.check()?;
+    let node = Node::new(ends, Bounds::default(), Duration::ZERO).map_err(ServeError::from)?;
+    let (report, took) = node.exchange(peer).await?;
+    Ok(ExchangeView::new(peer, &report, took))
+}
+
+/// Asks the running sync; anything but success is told in its own words.
+async fn ask(url: &BaseUrl, path: &str) -> Result<(StatusCode, Bytes), Undone> {
+    const ANSWER_BYTES_MAX: usize = 16 << 20;
+    let request = url
+        .request(Method::GET, path, Vec::new())
+        .map_err(|error| Undone::new(Exit::Usage, error.to_string()))?;
+    let http = HttpClient::new(Bounds::default().peer);
+    let (status, body) = http
+        .send(request, ANSWER_BYTES_MAX)
+        .await
+        .map_err(|error| {
+            let hint = "is a sync running there? Say where with --ops";
+            Undone::of_http(&error, &chain(&error), hint)
+        })?;
+    if status.is_success() {
+        Ok((status, body))
+    } else {
+        let detail = crate::http::detail(&body);
+        let text = format!("{url}{path} answered {status}: {detail}");
+        Err(Undone::new(Exit::Failed, text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_serve_has_its_variable() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for flag in serve.get_arguments().filter(|flag| flag.get_id() != "help") {
+            let name = flag.get_long().unwrap().to_uppercase().replace('-', "_");
+            let variable = flag.get_env().map(|variable| variable.to_str().unwrap());
+            assert_eq!(variable, Some(format!("UDHT_{name}").as_str()));
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What the verbs show: tables for people, and the same as JSON.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use peer_exchange::exchange::Kind;
+use peer_exchange::{Address, Outcomes, Report};
+use serde::Serialize;
+
+use crate::ops::{PeerReport, PeerView};
+
+/// What one exchange found and cost.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ExchangeView {
+    /// Where the peer was found.
+    pub address: String,
+    /// The `peer_id` of its pod's own record.
+    pub peer_id: Option<String>,
+    /// Its store's id.
+    pub store: String,
+    /// `equal`, `reconciled` or `snapshot`.
+    pub result: &'static str,
+    /// Why the fingerprints had to be compared range by range, if so.
+    pub fallback: Option<&'static str>,
+    /// Whether both tables had the same records at the end.
+    pub equal: bool,
+    /// The records of this pod's table at the end, tombstones included.
+    pub records: u64,
+    /// Records that only this pod had, or had in another version.
+    pub differed_here: u64,
+    /// Records that only the peer had, or had in another version.
+    pub differed_there: u64,
+    /// Records sent.
+    pub records_sent: u64,
+    /// Records received.
+    pub records_received: u64,
+    /// What became of those received, here.
+    pub merged_here: BTreeMap<&'static str, u64>,
+    /// What became of those sent, there.
+    pub merged_there: BTreeMap<&'static str, u64>,
+    /// Requests with their answers.
+    pub round_trips: u64,
+    /// Bytes of messages sent.
+    pub bytes_sent: u64,
+    /// Bytes of messages received.
+    pub bytes_received: u64,
+    /// Of both, those that it took to find what differs.
+    pub bytes_to_find: u64,
+    /// Coded symbols taken in.
+    pub symbols: usize,
+    /// How long it took, in milliseconds.
+    pub ms: f64,
+    /// How far the peer's clock is ahead of this machine's, in milliseconds.
+    pub skew_ms: i64,
+}
+
+impl ExchangeView {
+    /// What is shown of an exchange with the peer at `address` that took `time`.
+    pub fn new(address: &Address, report: &Report, time: Duration) -> Self {
+        let Report {
+            kind,
+            partner,
+            skew_ms,
+            digest,
+            partner_digest: _,
+            moved,
+            symbols,
+            find,
+            swap: _,
+        } = report;
+        let traffic = report.traffic();
+        let counts = |outcomes: &Outcomes| outcomes.iter().collect();
+        Self {
+            address: address.to_string(),
+            peer_id: partner.peer_id.as_ref().map(ToString::to_string),
+            store: partner.store.to_string(),
+            result: kind.word(),
+            fallback: match kind {
+                Kind::Snapshot(fallback) => Some(fallback.word()),
+                Kind::Equal | Kind::Reconciled => None,
+            },
+            equal: report.is_equal(),
+            records: digest.records,
+            differed_here: moved.ours,
+            differed_there: moved.theirs,
+            records_sent: moved.sent,
+            records_received: moved.received,
+            merged_here: counts(&moved.merged_here),
+            merged_there: counts(&moved.merged_there),
+            round_trips: traffic.round_trips,
+            bytes_sent: traffic.sent,
+            bytes_received: traffic.received,
+            bytes_to_find: find.bytes(),
+            symbols: *symbols,
+            ms: time.as_secs_f64() * 1_000.0,
+            skew_ms: *skew_ms,
+        }
+    }
+}
+
+/// Shows an exchange to people.
+pub fn exchange(out: &mut impl Write, view: &ExchangeView) -> io::Result<()> {
+    let peer_id = view.peer_id.as_deref().unwrap_or("unnamed");
+    writeln!(out, "peer      {}  {peer_id}", view.address)?;
+    writeln!(out, "store     {}", view.store)?;
+    let fallback = view.fallback.map(|fallback| format!(" ({fallback})"));
+    let now = if view.equal {
+        "both tables are equal"
+    } else {
+        "the tables still differ: more changed meanwhile, or was refused"
+    };
+    writeln!(
+        out,
+        "result    {}{}: {now}, {} records here",
+        view.result,
+        fallback.unwrap_or_default(),
+        view.records
+    )?;
+    writeln!(
+        out,
+        "differed  {} here, {} there",
+        view.differed_here, view.differed_there
+    )?;
+    writeln!(
+        out,
+        "sent      {} records; there: {}",
+        view.records_sent,
+        outcomes(&view.merged_there)
+    )?;
+    writeln!(
+        out,
+        "received  {} records; here: {}",
+        view.records_received,
+        outcomes(&view.merged_here)
+    )?;
+    writeln!(
+        out,
+        "cost      {} round trips, {} bytes sent, {} received ({} of both to find what differs), \
+         {} symbols, {:.1} ms",
+        view.round_trips,
+        view.bytes_sent,
+        view.bytes_received,
+        view.bytes_to_find,
+        view.symbols,
+        view.ms
+    )?;
+    writeln!(
+        out,
+        "clock     the peer's is {}",
+        match view.skew_ms {
+            0 => "the same".to_owned(),
+            ms @ 1.. => format!("{ms} ms ahead"),
+            ms => format!("{} ms behind", ms.unsigned_abs()),
+        }
+    )
+}
+
+fn outcomes(outcomes: &BTreeMap<&'static str, u64>) -> String {
+    if outcomes.is_empty() {
+        return "nothing merged".to_owned();
+    }
+    let texts: Vec<_> = outcomes
+        .iter()
+        .map(|(word, count)| format!("{count} {word}"))
+        .collect();
+    texts.join(", ")
+}
+
+/// Shows what is known of the peers to people.
+pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
+    let heads = [
+        "ADDRESS", "PEER", "LAST OK", "HEARD", "TABLE", "CLOCK", "FAILED", "ERROR",
+    ];
+    let mut rows = vec![heads.map(str::to_owned)];
+    rows.extend(report.peers.iter().map(row));
+    let widths: Vec<_> = (0..heads.len())
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
+    for row in &rows {
+        let cells = row.iter().zip(&widths);
+        let cells: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    match report.records {
+        Some(records) => writeln!(out, "\n{records} records here"),
+        None => writeln!(out, "\nthe manager of this pod does not answer"),
+    }
+}
+
+fn row(peer: &PeerView) -> [String; 8] {
+    let none = || "-".to_owned();
+    let ago = |ms: Option<u64>| {
+        ms.map_or_else(none, |ms| {
+            let time = Duration::from_secs(ms / 1_000);
+            format!("{} ago", humantime::format_duration(time))
+        })
+    };
+    let who = if peer.is_self {
+        Some("this pod".to_owned())
+    } else {
+        peer.peer_id.clone()
+    };
+    let table = peer
+        .equal
+        .map(|equal| if equal { "equal" } else { "differs" });
+    [
+        peer.address.clone(),
+        who.unwrap_or_else(none),
+        ago(peer.last_ok_ms),
+        ago(peer.last_heard_ms),
+        table.map_or_else(none, str::to_owned),
+        peer.skew_ms.map_or_else(none, |ms| format!("{ms:+} ms")),
+        peer.failures.to_string(),
+        peer.last_error.clone().unwrap_or_else(none),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(show: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        show(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn peer() -> PeerView {
+        PeerView {
+            address: "10.0.0.2:3003".to_owned(),
+            is_self: false,
+            reachable: true,
+            peer_id: Some("peer-2".to_owned()),
+            store: Some("01010101-0101-0101-0101-010101010101".to_owned()),
+            last_ok_ms: Some(63_999),
+            last_heard_ms: Some(12),
+            failures: 0,
+            last_error: None,
+            equal: Some(true),
+            skew_ms: Some(-3),
+        }
+    }
+
+    #[test]
+    fn peers_are_a_table_with_a_line_each() {
+        let own = PeerView {
+            is_self: true,
+            peer_id: None,
+            last_ok_ms: None,
+            last_heard_ms: None,
+            equal: None,
+            skew_ms: None,
+            address: "10.0.0.1:3003".to_owned(),
+            ..peer()
+        };
+        let lost = PeerView {
+            failures: 7,
+            last_error: Some("timed_out".to_owned()),
+            equal: Some(false),
+            address: "pod-3.udht:3003".to_owned(),
+            ..peer()
+        };
+        let mut report = PeerReport {
+            manager: true,
+            records: Some(50),
+            peers: vec![own, peer(), lost],
+        };
+        insta::assert_snapshot!(shown(|out| peers(out, &report)));
+        report.records = None;
+        report.peers.clear();
+        insta::assert_snapshot!(shown(|out| peers(out, &report)));
+    }
+
+    #[test]
+    fn an_exchange_says_what_it_found_and_cost() {
+        let view = ExchangeView {
+            address: "10.0.0.2:3003".to_owned(),
+            peer_id: Some("peer-2".to_owned()),
+            store: "01010101-0101-0101-0101-010101010101".to_owned(),
+            result: "snapshot",
+            fallback: Some("cheaper"),
+            equal: true,
+            records: 1_234,
+            differed_here: 2,
+            differed_there: 3,
+            records_sent: 2,
+            records_received: 3,
+            merged_here: [("applied", 2), ("stale", 1)].into(),
+            merged_there: [("applied", 2)].into(),
+            round_trips: 2,
+            bytes_sent: 300,
+            bytes_received: 2_000,
+            bytes_to_find: 1_800,
+            symbols: 128,
+            ms: 3.456,
+            skew_ms: -12,
+        };
+        insta::assert_snapshot!(shown(|out| exchange(out, &view)));
+    }
+}
