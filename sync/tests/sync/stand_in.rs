@@ -1,0 +1,400 @@
+//! A stand-in for a manager: the calls that sync makes of one, over a real table whose records are
+//! in memory.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State as Extract};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::stream;
+use peer_table::contract::{
+    Batch, BatchBuilder, FeedPart, FingerprintPage, MergeAnswer, Records, RecordsRequest, State,
+    TableState, fingerprints_from_bytes, fingerprints_to_bytes, merged_code,
+};
+use peer_table::feed::{Changed, FeedLimits, Revision, Via};
+use peer_table::sketch::{self, Sketch};
+use peer_table::table::{Digest, Limits, NewContent, Plan, Precondition, TableSpec};
+use peer_table::{
+    Clock, ClusterId, Contact, Content, Entry, Fingerprint, FingerprintKey, Key, OriginId, Reading,
+    StoreId, Table, peers,
+};
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use udht_sync::wall;
+
+use crate::pod::soon;
+
+/// What it tells Prometheus.
+pub(crate) const METRICS: &str = "\
+# HELP udht_records Live records held.
+# TYPE udht_records gauge
+udht_records{table=\"peers\"} 0
+";
+
+/// A stand-in for a manager.
+#[derive(Debug)]
+pub(crate) struct StandIn {
+    pub(crate) address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    cluster: ClusterId,
+    store: StoreId,
+    origin: OriginId,
+    key_check: u64,
+    peer_id: Key,
+    inner: Mutex<Inner>,
+    revision: watch::Sender<Revision>,
+    feeds: watch::Sender<usize>,
+    contacts: watch::Sender<Vec<String>>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Inner {
+    table: Table,
+    clock: Clock,
+    entries: BTreeMap<Key, Entry>,
+}
+
+fn random_id() -> [u8; 16] {
+    let halves = [wall::random().to_le_bytes(), wall::random().to_le_bytes()];
+    halves.concat().try_into().unwrap()
+}
+
+impl StandIn {
+    /// One with an empty table, on a free port.
+    pub(crate) async fn start(cluster: &str) -> Self {
+        Self::start_at(cluster, "127.0.0.1:0".parse().unwrap()).await
+    }
+
+    pub(crate) async fn start_at(cluster: &str, address: SocketAddr) -> Self {
+        let cluster: ClusterId = cluster.parse().unwrap();
+        let fingerprint_key = FingerprintKey::of_cluster(&cluster);
+        let origin = OriginId::from_bytes(random_id());
+        let store = StoreId::from_bytes(random_id());
+        let table = Table::new(TableSpec {
+            name: peers::table_name(),
+            fingerprint_key: fingerprint_key.clone(),
+            check_content: |_, _| Ok(()),
+            limits: Limits::default(),
+            sketch_symbols: Sketch::LEN,
+            epoch: wall::random(),
+            feed: FeedLimits::default(),
+        });
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            cluster,
+            key_check: fingerprint_key.check(),
+            store,
+            origin,
+            peer_id: format!("peer-of-{store}").parse().unwrap(),
+            revision: watch::Sender::new(table.feed().revision()),
+            feeds: watch::Sender::new(0),
+            contacts: watch::Sender::default(),
+            inner: Mutex::new(Inner {
+                table,
+                clock: Clock::new(origin, Reading::default(), Duration::from_secs(10)),
+                entries: BTreeMap::new(),
+            }),
+            stop: stop.clone(),
+        });
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new()
+            .route("/v1/sync/state", get(state))
+            .route("/v1/sync/tables/peers/fingerprints", get(fingerprints))
+            .route("/v1/sync/tables/peers/records", post(records))
+            .route("/v1/sync/tables/peers/merge", post(merge))
+            .route("/v1/sync/feed", get(feed))
+            .route("/v1/peers/{id}/contact", post(contact))
+            .route("/metrics", get(async || METRICS))
+            .layer(axum::extract::DefaultBodyLimit::max(8 << 20))
+            .with_state(Arc::clone(&shared));
+        let stopped = stop.clone().cancelled_owned();
+        let server = axum::serve(listener, routes).with_graceful_shutdown(stopped);
+        let task = tokio::spawn(async { server.await.unwrap() });
+        Self {
+            address,
+            shared,
+            stop,
+            task,
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn peer_id(&self) -> &Key {
+        &self.shared.peer_id
+    }
+
+    /// Writes a record, as an application would.
+    pub(crate) fn put(&self, key: &str, content: &str) {
+        let new = NewContent {
+            content: Content::from(content.as_bytes()),
+            contact: Contact::NEVER,
+        };
+        let write = |plan: &mut Plan<'_>| {
+            let key = key.parse().unwrap();
+            plan.put(&key, &Precondition::default(), new.clone())
+                .unwrap();
+        };
+        self.shared.change(write);
+    }
+
+    pub(crate) fn delete(&self, key: &str) {
+        self.shared.change(|plan| {
+            let key = key.parse().unwrap();
+            plan.delete(&key, &Precondition::default()).unwrap();
+        });
+    }
+
+    /// What the live record of `key` says.
+    pub(crate) fn get(&self, key: &str) -> Option<String> {
+        let inner = self.shared.inner.lock().unwrap();
+        let content = inner.entries.get(key)?.content()?;
+        Some(String::from_utf8(content.as_bytes().to_vec()).unwrap())
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        self.shared.inner.lock().unwrap().table.digest()
+    }
+
+    /// Waits until the record of `key` says `content`.
+    pub(crate) async fn says(&self, key: &str, content: &str) {
+        let mut revision = self.shared.revision.subscribe();
+        let said = revision.wait_for(|_| self.get(key).as_deref() == Some(content));
+        soon("the record arrives", said).await.unwrap();
+    }
+
+    /// Waits until its table has this digest.
+    pub(crate) async fn becomes(&self, digest: Digest) {
+        let mut revision = self.shared.revision.subscribe();
+        let equal = revision.wait_for(|_| self.digest() == digest);
+        soon("the tables become equal", equal).await.unwrap();
+    }
+
+    /// Waits until its feed is followed.
+    pub(crate) async fn followed(&self) {
+        let mut feeds = self.shared.feeds.subscribe();
+        let open = feeds.wait_for(|open| *open > 0);
+        soon("the feed is followed", open).await.unwrap();
+    }
+
+    /// Waits until the contact of `peer` was moved.
+    pub(crate) async fn contacted(&self, peer: &str) {
+        let mut contacts = self.shared.contacts.subscribe();
+        let moved = contacts.wait_for(|moved| moved.iter().any(|moved| moved == peer));
+        soon("a contact is moved", moved).await.unwrap();
+    }
+
+    pub(crate) fn contacts(&self) -> Vec<String> {
+        self.shared.contacts.borrow().clone()
+    }
+
+    /// Ends it; its port is free then.
+    pub(crate) async fn end(self) {
+        self.stop.cancel();
+        soon("the stand-in ends", self.task).await.unwrap();
+    }
+}
+
+impl Shared {
+    fn change<T>(&self, change: impl FnOnce(&mut Plan<'_>) -> T) -> T {
+        let mut inner = self.inner.lock().unwrap();
+        let Inner {
+            table,
+            clock,
+            entries,
+        } = &mut *inner;
+        let mut plan = table.plan(clock, wall::now(), entries);
+        let result = change(&mut plan);
+        let changes = plan.finish();
+        entries.extend(changes.entries.clone());
+        table.apply(changes);
+        let revision = table.feed().revision();
+        drop(inner);
+        self.revision.send_replace(revision);
+        result
+    }
+
+    fn state(&self, symbols: usize) -> State {
+        let inner = self.inner.lock().unwrap();
+        let mut encoded = Vec::new();
+        sketch::encode(inner.table.sketch().symbols(0..symbols), &mut encoded);
+        State {
+            cluster: self.cluster.to_string(),
+            key_check: self.key_check,
+            store: self.store.as_bytes().to_vec(),
+            origin: self.origin.as_bytes().to_vec(),
+            set_digest: 0,
+            peer_id: self.peer_id.to_string(),
+            tables: vec![TableState {
+                name: inner.table.name().to_string(),
+                digest: inner.table.digest().into(),
+                symbols: encoded,
+            }],
+        }
+    }
+}
+
+type Asked = Query<BTreeMap<String, String>>;
+
+fn number<T: std::str::FromStr>(asked: &Asked, name: &str) -> Option<T> {
+    asked.get(name)?.parse().ok()
+}
+
+async fn state(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> Vec<u8> {
+    let symbols = number(&asked, "symbols").unwrap();
+    shared.state(symbols).encode_to_vec()
+}
+
+async fn fingerprints(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> Vec<u8> {
+    let from = Fingerprint(number(&asked, "from").unwrap());
+    let limit: usize = number(&asked, "limit").unwrap();
+    let inner = shared.inner.lock().unwrap();
+    let mut page: Vec<_> = inner.table.fingerprints_from(from, limit + 1).collect();
+    let complete = page.len() <= limit;
+    page.truncate(limit);
+    let fingerprints = fingerprints_to_bytes(page);
+    FingerprintPage {
+        fingerprints,
+        complete,
+    }
+    .encode_to_vec()
+}
+
+async fn records(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Vec<u8> {
+    let request = RecordsRequest::decode(body).unwrap();
+    let wanted = fingerprints_from_bytes(&request.fingerprints).unwrap();
+    let inner = shared.inner.lock().unwrap();
+    let mut batch = BatchBuilder::new(inner.table.name());
+    let mut dealt_with = 0;
+    for fingerprint in wanted {
+        if batch.has_no_room_for(1) {
+            break;
+        }
+        dealt_with += 1;
+        if let Some(key) = inner.table.key_of(fingerprint) {
+            batch.add(key, &inner.entries[key]);
+        }
+    }
+    let batch = batch.finish();
+    Records { batch, dealt_with }.encode_to_vec()
+}
+
+async fn merge(Extract(shared): Extract<Arc<Shared>>, asked: Asked, body: Bytes) -> Vec<u8> {
+    let via = match asked["via"].as_str() {
+        "push" => Via::Push,
+        "exchange" => Via::Exchange,
+        other => panic!("via {other}"),
+    };
+    asked["from"].parse::<StoreId>().unwrap();
+    let records = Batch::decode(body).unwrap().into_records().unwrap();
+    let merged: Vec<_> = shared.change(|plan| {
+        let merge = |(key, entry)| plan.merge(&key, entry, via);
+        records.into_iter().map(merge).collect()
+    });
+    let outcomes = merged.into_iter().map(merged_code).collect();
+    MergeAnswer { outcomes }.encode_to_vec()
+}
+
+async fn contact(Extract(shared): Extract<Arc<Shared>>, Path(id): Path<String>) -> StatusCode {
+    let known = shared
+        .inner
+        .lock()
+        .unwrap()
+        .entries
+        .contains_key(id.as_str());
+    shared.contacts.send_modify(|contacts| contacts.push(id));
+    if known {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_FOUND
+    }
+}
+
+async fn feed(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> Response {
+    let revisions = shared.revision.subscribe();
+    let at = match asked.get("since") {
+        Some(since) => since.parse().unwrap(),
+        None => *revisions.borrow(),
+    };
+    let known = shared.inner.lock().unwrap().table.feed().since(at, 1);
+    if known.is_err() {
+        return StatusCode::GONE.into_response();
+    }
+    shared.feeds.send_modify(|open| *open += 1);
+    let feed = Feed {
+        at,
+        begun: false,
+        revisions,
+        open: Open(shared),
+    };
+    Body::from_stream(stream::unfold(feed, |mut feed| async {
+        let part = feed.next().await?;
+        let bytes = part.encode_length_delimited_to_vec();
+        Some((Ok::<_, Infallible>(Bytes::from(bytes)), feed))
+    }))
+    .into_response()
+}
+
+struct Feed {
+    at: Revision,
+    begun: bool,
+    revisions: watch::Receiver<Revision>,
+    open: Open,
+}
+
+struct Open(Arc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.feeds.send_modify(|open| *open -= 1);
+    }
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<FeedPart> {
+        loop {
+            let begun = std::mem::replace(&mut self.begun, true);
+            let batch = self.changes();
+            if !begun || batch.is_some() {
+                let revision = self.at.to_string();
+                return Some(FeedPart { revision, batch });
+            }
+            tokio::select! {
+                () = self.open.0.stop.cancelled() => return None,
+                changed = self.revisions.changed() => changed.ok()?,
+            }
+        }
+    }
+
+    fn changes(&mut self) -> Option<Batch> {
+        let inner = self.open.0.inner.lock().unwrap();
+        let changes = inner.table.feed().since(self.at, 256).unwrap();
+        self.at = changes.last().map_or(self.at, |(revision, _)| *revision);
+        let fresh: Vec<_> = changes
+            .into_iter()
+            .filter(|(_, change)| change.via == Via::Local && change.what == Changed::Body)
+            .map(|(_, change)| (change.key.clone(), change.entry.clone()))
+            .collect();
+        (!fresh.is_empty()).then(|| Batch::new(inner.table.name(), fresh))
+    }
+}
