@@ -63,12 +63,12 @@ pub struct ServeArgs {
     /// as in `info,udht_sync::push=debug`
     #[arg(long, env = "UDHT_LOG", value_name = "LEVEL", default_value = "info")]
     pub log: LogFilter,
-    /// How a line of the log looks
+    /// The form of the log
     #[arg(
         long,
         env = "UDHT_LOG_FORMAT",
         value_name = "FORMAT",
-        default_value = "json"
+        default_value = "auto"
     )]
     pub log_format: LogFormat,
 }
@@ -166,13 +166,15 @@ impl fmt::Display for Tls {
     }
 }
 
-/// How a line of the log looks.
+/// The form of the log.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object.
-    Json,
-    /// For people.
+    /// For people on a terminal, and JSON elsewhere
+    Auto,
+    /// For people
     Human,
+    /// One JSON object a line
+    Json,
 }
 
 /// Directives of what is logged, known to be readable.

@@ -69,6 +69,7 @@ impl Feed {
                     // The manager started anew, or we were too slow for it.
                     self.since = None;
                     self.node.metrics.pushes.feed_gaps.inc();
+                    self.node.hurry.notify_one();
                     tracing::info!(
                         "changes were missed in the manager's feed: exchanges carry them"
                     );

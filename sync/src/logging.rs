@@ -11,8 +11,10 @@ pub fn begin(filter: &LogFilter, format: LogFormat) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter.as_str()))
         .with_writer(std::io::stderr);
+    let on_terminal = std::io::stderr().is_terminal();
     match format {
-        LogFormat::Human => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Auto if !on_terminal => log.json().flatten_event(true).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Human | LogFormat::Auto => log.with_ansi(on_terminal).init(),
     }
 }

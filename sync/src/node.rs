@@ -8,6 +8,7 @@ use peer_exchange::exchange::{Options, exchange};
 use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::{Address, ExchangeError, Partner, PeerBook, Refusal, Report, Uptime};
 use peer_table::{TableName, peers};
+use tokio::sync::Notify;
 
 use crate::config::{Bounds, EndsArgs};
 use crate::contacts::Contacts;
@@ -38,6 +39,8 @@ pub struct Node {
     pub options: Options,
     /// How often a round is begun, on average.
     pub interval: Duration,
+    /// Tells the rounds that one is wanted now.
+    pub hurry: Notify,
     /// Bounds of everything.
     pub bounds: Bounds,
     book: Mutex<PeerBook>,
@@ -69,6 +72,7 @@ impl Node {
             table: peers::table_name(),
             options: Options::default(),
             interval,
+            hurry: Notify::new(),
             bounds,
             book: Mutex::default(),
             contacts: Mutex::default(),

@@ -20,8 +20,10 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
             node.interval.min(node.bounds.first_interval)
         };
         let pause = tokio::time::sleep(next_delay(interval, wall::random()));
-        if stop.run_until_cancelled(pause).await.is_none() {
-            return;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = pause => {}
+            () = node.hurry.notified() => {}
         }
         let partner = node.book().choose(node.uptime(), wall::random()).cloned();
         let Some(partner) = partner else {

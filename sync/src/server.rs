@@ -74,6 +74,7 @@ impl Responder {
             .exchanges
             .answered(&report, || differed(&response, &report));
         if let Some(refusal) = &report.refused
+            && refusal.reason != HandshakeRefused::Myself
             && node.is_news(refusal.reason.word())
         {
             tracing::warn!(

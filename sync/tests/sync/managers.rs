@@ -52,3 +52,18 @@ async fn many_failures_at_once_are_one() {
         .sum::<u32>();
     assert_eq!(failures, 1);
 }
+
+#[tokio::test]
+async fn what_was_written_while_nobody_followed_the_feed_is_exchanged_at_once() {
+    let [a, b] = start_default().await;
+    let Pod { manager, sync } = a;
+    // Else the first round may be with the own address.
+    sync.node.book().replace([b.sync.address.clone()]);
+    let address = manager.address;
+    manager.end().await;
+    let manager = StandIn::start_at(CLUSTER, address).await;
+    manager.put("key", "value");
+    b.manager.says("key", "value").await;
+    assert_eq!(sync.metric("udht_feed_gaps_total").await, 1);
+    assert_eq!(sync.metric("udht_pushes_total{result=\"ok\"}").await, 0);
+}
