@@ -347,8 +347,9 @@ impl Demo {
     /// Waits until every pod that is watched told of a change that `is_it`; when each did.
     fn wait_for_all(&self, is_it: impl Fn(&Event) -> bool) -> Result<BTreeMap<usize, Instant>> {
         let mut seen = BTreeMap::new();
+        let deadline = Instant::now() + PATIENCE;
         while seen.len() < self.cluster.pods.len() {
-            let event = self.next_event()?;
+            let event = self.next_event(deadline)?;
             if is_it(&event) {
                 seen.insert(event.pod, event.at);
             }
@@ -356,11 +357,12 @@ impl Demo {
         Ok(seen)
     }
 
-    fn next_event(&self) -> Result<Event> {
+    fn next_event(&self, deadline: Instant) -> Result<Event> {
+        let left = deadline.saturating_duration_since(Instant::now());
         let event = self
             .events
-            .recv_timeout(PATIENCE)
-            .context("no pod told of any change")?;
+            .recv_timeout(left)
+            .context("it did not happen in time")?;
         self.go_on_watching(&event)?;
         Ok(event)
     }
@@ -376,6 +378,7 @@ impl Demo {
 
     /// Waits until all tables are equal: looked at anew whenever any of them changed.
     fn wait_until_equal(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             // What came before the look shows in it.
             while let Ok(event) = self.events.try_recv() {
@@ -388,7 +391,7 @@ impl Demo {
             if digests.windows(2).all(|pair| pair[0] == pair[1]) {
                 return Ok(());
             }
-            self.next_event()
+            self.next_event(deadline)
                 .with_context(|| format!("the tables differ: {digests:x?}"))?;
         }
     }
