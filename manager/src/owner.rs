@@ -156,6 +156,7 @@ impl Command {
 struct Shared {
     cluster: ClusterId,
     fingerprint_key: FingerprintKey,
+    drift_max: Duration,
     table_name: TableName,
     table: RwLock<Table>,
     store: Arc<dyn Store>,
@@ -218,6 +219,7 @@ pub async fn open(
     let shared = Arc::new(Shared {
         cluster: config.cluster,
         fingerprint_key,
+        drift_max: config.drift_max,
         table_name,
         table: RwLock::new(table),
         store,
@@ -282,6 +284,11 @@ impl Owner {
     /// What the opening of the store found and made.
     pub fn opening(&self) -> &Opening {
         self.shared.store.opening()
+    }
+
+    /// The `peer_id` of this pod's own record.
+    pub fn own_key(&self) -> &Key {
+        &self.opening().peer_id
     }
 
     /// The cluster of the table.
@@ -365,19 +372,43 @@ impl Owner {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<(Vec<(Key, Entry)>, Option<Key>), OwnerError> {
-        let scanned_max = limit.clamp(1, PAGE_RECORDS);
-        let (keys, last) = {
-            let table = self.shared.table();
-            let rows: Vec<_> = table.rows_after(after, scanned_max).collect();
-            let last = (rows.len() == scanned_max)
-                .then(|| rows.last().map(|(key, _)| (*key).clone()))
-                .flatten();
-            let live = rows.into_iter().filter(|(_, row)| row.is_live());
-            (live.map(|(key, _)| key.clone()).collect::<Vec<_>>(), last)
-        };
+        let (keys, last) = self.live_keys(after, limit);
         let mut records = self.read(&keys).await?;
         records.retain(|(_, entry)| entry.is_live());
         Ok((records, last))
+    }
+
+    /// The keys of the next live records, at most [`PAGE_RECORDS`] and `limit`, and the key to go on
+    /// after if there may be more.
+    pub fn live_keys(&self, after: Option<&Key>, limit: usize) -> (Vec<Key>, Option<Key>) {
+        let scanned_max = limit.clamp(1, PAGE_RECORDS);
+        let table = self.shared.table();
+        let rows: Vec<_> = table.rows_after(after, scanned_max).collect();
+        let last = (rows.len() == scanned_max)
+            .then(|| rows.last().map(|(key, _)| (*key).clone()))
+            .flatten();
+        let live = rows.into_iter().filter(|(_, row)| row.is_live());
+        (live.map(|(key, _)| key.clone()).collect(), last)
+    }
+
+    /// Whether the store answers.
+    pub async fn probe(&self) -> Result<(), OwnerError> {
+        self.read(std::slice::from_ref(self.own_key()))
+            .await
+            .map(drop)
+    }
+
+    /// Whether a put would be taken now, for all that can be told without the store; if so, whether
+    /// the key would be new to the table.
+    pub fn rehearse_put(&self, key: &Key, draft: &Draft) -> Result<bool, WriteRefused> {
+        let now = wall_now();
+        let table = self.shared.table();
+        let (origin, drift_max) = (self.opening().origin, self.shared.drift_max);
+        let mut clock = Clock::new(origin, Reading::default(), drift_max);
+        let held = BTreeMap::new();
+        let mut plan = table.plan(&mut clock, now, &held);
+        put(&mut plan, key, &Precondition::default(), draft, now)?;
+        Ok(table.row(key).is_none())
     }
 
     /// The records of those of `keys` that the store has and that read back.
