@@ -1,0 +1,357 @@
+//! What `udht-manager serve` is told, as flags or in the environment.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use peer_table::ClusterId;
+use tracing_subscriber::EnvFilter;
+
+use crate::store::StoreUrl;
+
+/// Flags of `serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Loopback address and port to listen on; port 0 takes any that is free, and the log says
+    /// which
+    #[arg(
+        long,
+        env = "UDHT_LISTEN",
+        default_value = "127.0.0.1:3002",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub listen: LoopbackAddress,
+
+    /// Where the table is kept: embedded:PATH is a file, made if it is missing, of this process
+    /// alone
+    #[arg(
+        long,
+        env = "UDHT_STORE",
+        default_value = "embedded:udht.redb",
+        value_name = "URL"
+    )]
+    pub store: StoreUrl,
+
+    /// The cluster's id; tables of different clusters never merge
+    #[arg(
+        long,
+        env = "UDHT_CLUSTER",
+        default_value = "udht",
+        value_name = "NAME"
+    )]
+    pub cluster: ClusterId,
+
+    /// Records that the table takes at the most, deleted ones that are still remembered among them
+    #[arg(long, env = "UDHT_MAX_RECORDS", default_value_t = 1_000_000, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_records: u32,
+
+    /// Bytes that one record may have, as it is stored: 1 to 16384
+    #[arg(long, env = "UDHT_MAX_RECORD_BYTES", default_value_t = 16 << 10, value_name = "BYTES",
+        value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    pub max_record_bytes: u32,
+
+    /// How far ahead of this machine's clock a record may be stamped that comes from a peer
+    #[arg(
+        long,
+        env = "UDHT_MAX_CLOCK_DRIFT",
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
+    pub max_clock_drift: Drift,
+
+    /// What this pod's own record says
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+
+    /// How the log is written
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// What this pod's own record says. What is given here wins at each start; what is not stays as it
+/// was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "This pod's own record")]
+pub struct IdentityArgs {
+    /// Its name; the machine's host name if the record is made and none is given
+    #[arg(long, env = "UDHT_PEER_NAME", value_name = "NAME")]
+    pub peer_name: Option<String>,
+
+    /// Its address; without it no record is made until PUT /v1/identity
+    #[arg(long, env = "UDHT_PEER_IP", value_name = "ADDRESS")]
+    pub peer_ip: Option<IpAddr>,
+
+    /// A port of it, such as userSync=5001; several with commas or by giving it again
+    #[arg(
+        long,
+        env = "UDHT_PEER_PORT",
+        value_name = "PURPOSE=PORT",
+        value_delimiter = ','
+    )]
+    pub peer_port: Vec<PortArg>,
+
+    /// A label of it, such as zone=a; several with commas or by giving it again (a value with a
+    /// comma in it goes through PUT /v1/identity)
+    #[arg(
+        long,
+        env = "UDHT_PEER_LABEL",
+        value_name = "KEY=VALUE",
+        value_delimiter = ','
+    )]
+    pub peer_label: Vec<LabelArg>,
+}
+
+/// How the log is written, to standard error.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Log")]
+pub struct LogArgs {
+    /// Its form; auto is human on a terminal and json elsewhere
+    #[arg(
+        long,
+        env = "UDHT_LOG_FORMAT",
+        default_value = "auto",
+        value_name = "FORMAT"
+    )]
+    pub log_format: LogFormat,
+
+    /// What is logged: a level (error, warn, info, debug, trace), or levels by module, such as
+    /// `info,udht_manager=debug`
+    #[arg(
+        long = "log",
+        env = "UDHT_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    pub log_filter: LogFilter,
+}
+
+/// The form of the log.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// A JSON object in each line.
+    Json,
+    /// For people on a terminal, JSON elsewhere.
+    Auto,
+}
+
+/// An address of this machine that nobody else reaches, and a port.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct LoopbackAddress(SocketAddr);
+
+impl LoopbackAddress {
+    /// The address.
+    pub const fn get(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl FromStr for LoopbackAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let port = text.strip_prefix("localhost:");
+        let local = port.map(|port| format!("{}:{port}", Ipv4Addr::LOCALHOST));
+        let address: SocketAddr = local
+            .as_deref()
+            .unwrap_or(text)
+            .parse()
+            .map_err(|_| "must be ADDRESS:PORT, such as 127.0.0.1:3002".to_owned())?;
+        if address.ip().is_loopback() {
+            return Ok(Self(address));
+        }
+        Err(format!(
+            "{} is not a loopback address: the manager speaks to its own pod only, without any \
+             password; use 127.0.0.1:{}",
+            address.ip(),
+            address.port()
+        ))
+    }
+}
+
+impl fmt::Display for LoopbackAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How far a clock may be ahead: 100 milliseconds to an hour.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Drift(pub Duration);
+
+impl FromStr for Drift {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let drift = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+        let bounds = Duration::from_millis(100)..=Duration::from_hours(1);
+        if bounds.contains(&drift) {
+            Ok(Self(drift))
+        } else {
+            Err("must be from 100ms to 1h".to_owned())
+        }
+    }
+}
+
+/// A port of this pod and what it is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortArg {
+    /// What it is for.
+    pub purpose: String,
+    /// The port.
+    pub port: u16,
+}
+
+impl FromStr for PortArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str =
+            "must be PURPOSE=PORT, such as userSync=5001, with a port from 1 to 65535";
+        let (purpose, port) = text.split_once('=').ok_or(FORM)?;
+        let port: u16 = port.parse().map_err(|_| FORM)?;
+        if purpose.is_empty() || port == 0 {
+            return Err(FORM);
+        }
+        Ok(Self {
+            purpose: purpose.to_owned(),
+            port,
+        })
+    }
+}
+
+/// A label of this pod.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LabelArg {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl FromStr for LabelArg {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self {
+                key: key.to_owned(),
+                value: value.to_owned(),
+            }),
+            _ => Err("must be KEY=VALUE, such as zone=a"),
+        }
+    }
+}
+
+/// A filter of the log, known to be readable.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// The filter.
+    pub fn get(&self) -> EnvFilter {
+        EnvFilter::new(&self.0)
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = tracing_subscriber::filter::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        EnvFilter::builder().parse(text)?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn parse(flags: &[&str]) -> Result<ServeArgs, String> {
+        let all = ["serve"].into_iter().chain(flags.iter().copied());
+        Cli::try_parse_from(all)
+            .map(|cli| cli.serve)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_can_be_read() {
+        let args = parse(&[]).unwrap();
+        assert_eq!(args.listen.to_string(), "127.0.0.1:3002");
+        assert_eq!(args.max_clock_drift, Drift(Duration::from_secs(10)));
+        assert_eq!(args.max_records, 1_000_000);
+        assert_eq!(args.max_record_bytes, 16_384);
+        assert_eq!(args.identity, IdentityArgs::default());
+    }
+
+    #[test]
+    fn only_loopback_is_listened_on() {
+        for good in ["127.0.0.1:0", "127.9.9.9:1", "[::1]:3002", "localhost:3002"] {
+            assert!(good.parse::<LoopbackAddress>().is_ok(), "{good}");
+        }
+        for bad in [
+            "0.0.0.0:3002",
+            "[::]:3002",
+            "10.0.0.1:3002",
+            "127.0.0.1",
+            "x:1",
+            "",
+        ] {
+            assert!(bad.parse::<LoopbackAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports_and_labels_are_given_again_or_with_commas() {
+        let args = parse(&[
+            "--peer-port=userSync=1,fileSync=65535",
+            "--peer-port=x=2",
+            "--peer-label=zone=a,empty=,expr=a=b",
+        ])
+        .unwrap();
+        let ports: Vec<_> = args.identity.peer_port.iter().map(|it| it.port).collect();
+        assert_eq!(ports, [1, 65535, 2]);
+        let values: Vec<_> = args
+            .identity
+            .peer_label
+            .iter()
+            .map(|it| it.value.as_str())
+            .collect();
+        assert_eq!(values, ["a", "", "a=b"]);
+    }
+
+    #[test]
+    fn a_value_out_of_bounds_is_refused_with_what_would_do() {
+        for (flag, part) in [
+            ("--listen=0.0.0.0:3002", "use 127.0.0.1:3002"),
+            ("--peer-port=userSync=0", "1 to 65535"),
+            ("--peer-port=userSync=65536", "1 to 65535"),
+            ("--peer-port=5001", "PURPOSE=PORT"),
+            ("--peer-label==a", "KEY=VALUE"),
+            ("--peer-ip=10.0.0", "--peer-ip"),
+            ("--max-record-bytes=0", "1..=16384"),
+            ("--max-record-bytes=16385", "1..=16384"),
+            ("--max-records=0", "1.."),
+            ("--max-clock-drift=0s", "100ms"),
+            ("--max-clock-drift=10", "time unit"),
+            ("--store=udht.redb", "embedded:PATH"),
+            ("--cluster=two words", "printable ASCII"),
+            ("--log=udht=loud", "expected one of"),
+        ] {
+            let refused = parse(&[flag]).expect_err(flag);
+            assert!(refused.contains(part), "{flag}: {refused}");
+        }
+    }
+}

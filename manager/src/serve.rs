@@ -1,0 +1,228 @@
+//! The program: opens the store, loads the table, serves it, and ends in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peer_table::table::Limits;
+use peer_table::{OriginId, StoreId};
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::{IdentityArgs, ServeArgs};
+use crate::identity::{self, IdentityError, Settled};
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::owner::{self, Owner, OwnerConfig};
+use crate::server::{self, App, drawn_id};
+use crate::store::{self, Draw, StoreError};
+
+/// How often an own record that the table did not take is tried again.
+const IDENTITY_PAUSE: Duration = Duration::from_secs(5);
+/// How long the owner may take at the end for what is in its queue.
+const OWNER_GRACE: Duration = Duration::from_secs(5);
+
+/// Why `serve` ended otherwise than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or is none of this machine.
+    #[error("cannot listen on {address}: choose another --listen, or stop the program that has it")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The store cannot be opened or read; its own text says what to do.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The flags do not make a record.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The machine does not give what every program needs.
+    #[error("the system refuses what every program needs")]
+    System(#[from] io::Error),
+    /// Two figures have one name.
+    #[error("the figures for Prometheus cannot be made")]
+    Metrics(#[from] prometheus::Error),
+    /// The task through which all writes go is gone, and with it the service.
+    #[error("the owner of the table ended by itself; start the manager again")]
+    Owner(#[source] Option<tokio::task::JoinError>),
+}
+
+/// Runs a manager until SIGTERM or SIGINT.
+///
+/// All of it runs on this one thread: a request is little work between two waits, and a second
+/// thread would mostly cost wake-ups (one thread served requests to Redis faster than two on a
+/// small machine). What blocks, as the embedded store does, has threads of its own.
+pub fn run(args: ServeArgs) -> Result<(), ServeError> {
+    logging::begin(&args.log);
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: ServeArgs) -> Result<(), ServeError> {
+    let ServeArgs {
+        listen,
+        store,
+        cluster,
+        max_records,
+        max_record_bytes,
+        max_clock_drift,
+        identity,
+        log: _,
+    } = args;
+    let mut signals = Signals::new()?;
+    let metrics = Arc::new(Metrics::new()?);
+    let stopping = CancellationToken::new();
+    let (listener, address) = listen_on(listen.get()).await?;
+    let (router, routers) = watch::channel(server::loading(Arc::clone(&metrics)));
+    let served = tokio::spawn(server::run(listener, routers, stopping.clone()));
+    let config = OwnerConfig {
+        cluster,
+        limits: Limits {
+            records_max: max_records as usize,
+            record_bytes_max: max_record_bytes as usize,
+        },
+        drift_max: max_clock_drift.0,
+    };
+    let opened = async {
+        let store = store::open(&store, draw()).await?;
+        owner::open(store, config, Arc::clone(&metrics)).await
+    };
+    let (owner, task) = tokio::select! {
+        opened = opened => opened?,
+        name = signals.next() => {
+            tracing::info!("{name} while the table was being loaded: stopping");
+            return Ok(());
+        }
+    };
+    let mut task = tokio::spawn(task.run());
+    settle(&owner, identity, &stopping).await?;
+    let app = App::new(owner.clone(), metrics, stopping.clone());
+    drop(router.send_replace(server::app(app)));
+    let (live, tombstones) = owner.counts();
+    let opening = owner.opening();
+    tracing::info!(
+        store = %opening.store,
+        peer_id = %opening.peer_id,
+        cluster = %owner.cluster(),
+        peers = live,
+        tombstones,
+        "listening on {address}"
+    );
+    tokio::select! {
+        name = signals.next() => tracing::info!("{name}: stopping"),
+        ended = &mut task => return Err(ServeError::Owner(ended.err())),
+    }
+    stopping.cancel();
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the server broke");
+    }
+    drop((router, owner));
+    end(task).await
+}
+
+/// Waits for the owner, which ends once its last handle is gone.
+async fn end(task: JoinHandle<()>) -> Result<(), ServeError> {
+    match timeout(OWNER_GRACE, task).await {
+        Ok(Ok(())) => tracing::info!("stopped"),
+        Ok(Err(error)) => return Err(ServeError::Owner(Some(error))),
+        Err(_) => tracing::warn!("the store did not end in time"),
+    }
+    Ok(())
+}
+
+async fn listen_on(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Listen { address, source })?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// Sees to the own record: at once if the table takes it, and if it does not, as soon as it does.
+async fn settle(
+    owner: &Owner,
+    args: IdentityArgs,
+    stopping: &CancellationToken,
+) -> Result<(), IdentityError> {
+    if settled(identity::settle(owner, &args).await)? {
+        return Ok(());
+    }
+    let (owner, stopping) = (owner.clone(), stopping.clone());
+    tokio::spawn(async move {
+        while stopping
+            .run_until_cancelled(sleep(IDENTITY_PAUSE))
+            .await
+            .is_some()
+        {
+            if !matches!(settled(identity::settle(&owner, &args).await), Ok(false)) {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Whether nothing is left to do about the own record.
+fn settled(result: Result<Settled, IdentityError>) -> Result<bool, IdentityError> {
+    match result {
+        Ok(Settled::Kept) => {}
+        Ok(Settled::Written) => tracing::info!("wrote this pod's own record"),
+        Ok(Settled::Missing) => {
+            tracing::info!(
+                "this pod has no record of its own: give --peer-ip, or PUT /v1/identity"
+            );
+        }
+        Err(invalid @ IdentityError::Invalid(_)) => return Err(invalid),
+        Err(IdentityError::Refused(error)) => {
+            tracing::warn!(%error, "this pod's own record was not written; it is tried again");
+            return Ok(false);
+        }
+        Err(IdentityError::Owner(error)) => {
+            tracing::warn!(%error, "this pod's own record was not written; it is tried again");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The randomness of an opening.
+fn draw() -> Draw {
+    Draw {
+        store: StoreId::from_bytes(*Uuid::new_v4().as_bytes()),
+        origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
+        peer_id: drawn_id(),
+    }
+}
+
+/// The signals that end the program.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The HTTP server: the router with all calls, and what stands before each of them.
+
+mod body;
+mod dump;
+mod etag;
+mod health;
+mod host;
+mod identity;
+mod list;
+mod listen;
+mod media;
+mod openapi;
+mod page;
+mod peers;
+mod problem;
+mod query;
+mod slots;
+mod sync;
+mod table;
+mod walk;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
+use axum::http::{HeaderValue, Method};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use self::listen::{GRACE, run};
+pub use self::peers::drawn_id;
+use self::problem::{Kind, Problem};
+use self::slots::Slots;
+use crate::metrics::Metrics;
+use crate::owner::Owner;
+
+/// Watches at the most.
+pub const WATCHES_MAX: usize = 256;
+/// Feeds for sync at the most: one is used, and one more while it reconnects.
+const FEEDS_MAX: usize = 8;
+/// Dumps of the whole table that are written at once at the most.
+const EXPORTS_MAX: usize = 8;
+/// Dumps that are read at once at the most: each is held in memory until it is checked.
+const IMPORTS_MAX: usize = 1;
+/// How often a watch and a feed say that nothing happens.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What the calls work on.
+#[derive(Clone)]
+pub struct App {
+    owner: Owner,
+    metrics: Arc<Metrics>,
+    stopping: CancellationToken,
+    watches: Slots,
+    feeds: Slots,
+    exports: Slots,
+    imports: Slots,
+}
+
+impl App {
+    /// The calls on the table of `owner`; watches end once `stopping` is cancelled.
+    pub fn new(owner: Owner, metrics: Arc<Metrics>, stopping: CancellationToken) -> Self {
+        let watchers = metrics.watchers.clone();
+        Self {
+            owner,
+            metrics,
+            stopping,
+            watches: Slots::new(WATCHES_MAX, "watches", Some(watchers)),
+            feeds: Slots::new(FEEDS_MAX, "feeds", None),
+            exports: Slots::new(EXPORTS_MAX, "dumps of the table", None),
+            imports: Slots::new(IMPORTS_MAX, "import of the table", None),
+        }
+    }
+}
+
+/// All calls, with their contract.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .routes(routes!(list::get, peers::create, peers::delete_many))
+        .routes(routes!(
+            peers::read,
+            peers::replace,
+            peers::change,
+            peers::delete
+        ))
+        .routes(routes!(peers::contact))
+        .routes(routes!(identity::read, identity::replace))
+        .routes(routes!(table::export, table::import))
+        .routes(routes!(sync::state))
+        .routes(routes!(sync::fingerprints))
+        .routes(routes!(sync::records))
+        .routes(routes!(sync::merge))
+        .routes(routes!(sync::feed))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics))
+        .routes(routes!(openapi::get))
+        .routes(routes!(page::get))
+}
+
+/// The router of a manager whose table is loaded.
+pub fn app(app: App) -> Router {
+    let metrics = Arc::clone(&app.metrics);
+    let (router, _) = routes().split_for_parts();
+    let router = router
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .with_state(Arc::new(app));
+    layered(router, metrics)
+}
+
+/// The router of a manager that is still loading its table: alive, and not ready.
+pub fn loading(metrics: Arc<Metrics>) -> Router {
+    let (router, _) = OpenApiRouter::new()
+        .routes(routes!(health::live))
+        .split_for_parts();
+    let router = router.fallback(async || {
+        let detail = "the table is being loaded from the store; try again in a moment";
+        Problem::new(Kind::LOADING, detail).retry_after(1)
+    });
+    layered(router, metrics)
+}
+
+/// What stands before every call, those included that lead nowhere.
+fn layered(router: Router, metrics: Arc<Metrics>) -> Router {
+    router
+        .layer(from_fn(host::guard))
+        .layer(from_fn_with_state(metrics, count))
+}
+
+/// Counts an answer, and forbids browsers to guess its type.
+async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        _ => "other",
+    };
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let status = response.status();
+    metrics
+        .requests
+        .with_label_values(&[method, route, status.as_str()])
+        .inc();
+    let nosniff = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}

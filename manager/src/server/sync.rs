@@ -1,0 +1,363 @@
+//! `/v1/sync`: what the sync beside this manager asks and tells, in protobuf messages
+//! ([`peer_table::contract`]).
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use peer_table::contract::{
+    self, Batch, FINGERPRINTS_MAX, FeedPart, InvalidMessage, MergeAnswer, RecordsRequest,
+    fingerprints_from_bytes, merged_code, via_word,
+};
+use peer_table::feed::{Changed, Revision, Via};
+use peer_table::sketch::Sketch;
+use peer_table::{Entry, Fingerprint, Key, StoreId};
+use prost::Message;
+use tokio::sync::watch;
+use tokio::time::Interval;
+use tokio_util::sync::CancellationToken;
+use utoipa::IntoParams;
+
+use super::App;
+use super::body::Protobuf;
+use super::problem::{Fails, Kind, Problem};
+use super::query::{Count, FromQuery, Params, Query};
+use super::slots::Slot;
+use super::watch::{gone, heartbeat};
+use crate::owner::Owner;
+
+/// Changes that are told at once. With the largest records, a batch of them is 4 MiB.
+const PART_CHANGES: usize = 256;
+
+/// The table in a path; there is one.
+#[derive(Clone, Debug)]
+pub(super) struct KnownTable;
+
+impl FromRequestParts<Arc<App>> for KnownTable {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
+        let known = app.owner.table_name().as_str();
+        match Path::<String>::from_request_parts(parts, app).await {
+            Ok(Path(name)) if name == known => Ok(Self),
+            _ => {
+                let detail = format!("there is one table here, and it is called {known}");
+                Err(Problem::new(Kind::NO_SUCH_TABLE, detail).about("table"))
+            }
+        }
+    }
+}
+
+/// How much of the sketch is asked for.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StateQuery {
+    /// So many of the first coded symbols come along: 0 to 32768, and 0 if left out.
+    #[param(value_type = Option<usize>, minimum = 0, maximum = 32_768)]
+    symbols: usize,
+}
+
+impl FromQuery for StateQuery {
+    fn take(params: &mut Params) -> Result<Self, Problem> {
+        let symbols = params.one::<Symbols>("symbols")?;
+        let symbols = symbols.map_or(0, |Symbols(symbols)| symbols);
+        Ok(Self { symbols })
+    }
+}
+
+struct Symbols(usize);
+
+impl FromStr for Symbols {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "0" {
+            return Ok(Self(0));
+        }
+        let Count(symbols) = text.parse::<Count<{ Sketch::LEN }>>()?;
+        Ok(Self(symbols))
+    }
+}
+
+/// Who this replica is, and how its tables stand.
+#[utoipa::path(
+    get, path = "/v1/sync/state", tag = "sync", params(StateQuery),
+    responses(
+        (status = 200, description = "A `State` message.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>,
+    ),
+)]
+pub(super) async fn state(
+    State(app): State<Arc<App>>,
+    Query(query): Query<StateQuery>,
+) -> impl IntoResponse {
+    protobuf(&app.owner.state(query.symbols))
+}
+
+/// Which part of the fingerprints is asked for.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FingerprintsQuery {
+    /// From this fingerprint on; 0 if left out.
+    from: Option<u64>,
+    /// So many at the most: 1 to 65536, and 65536 if left out.
+    #[param(value_type = Option<usize>, minimum = 1, maximum = 65_536)]
+    limit: Option<Count<FINGERPRINTS_MAX>>,
+}
+
+impl FromQuery for FingerprintsQuery {
+    fn take(params: &mut Params) -> Result<Self, Problem> {
+        Ok(Self {
+            from: params.one("from")?,
+            limit: params.one("limit")?,
+        })
+    }
+}
+
+/// A part of a table's fingerprints, in ascending order.
+#[utoipa::path(
+    get, path = "/v1/sync/tables/{table}/fingerprints", tag = "sync",
+    params(("table" = String, Path), FingerprintsQuery),
+    responses(
+        (status = 200, description = "A `FingerprintPage` message.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>, Fails<404>,
+    ),
+)]
+pub(super) async fn fingerprints(
+    State(app): State<Arc<App>>,
+    KnownTable: KnownTable,
+    Query(query): Query<FingerprintsQuery>,
+) -> impl IntoResponse {
+    let FingerprintsQuery { from, limit } = query;
+    let limit = limit.map_or(FINGERPRINTS_MAX, |Count(limit)| limit);
+    protobuf(
+        &app.owner
+            .fingerprints(Fingerprint(from.unwrap_or(0)), limit),
+    )
+}
+
+/// The records with certain fingerprints.
+#[utoipa::path(
+    post, path = "/v1/sync/tables/{table}/records", tag = "sync",
+    params(("table" = String, Path)),
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "A `RecordsRequest` message."),
+    responses(
+        (status = 200, description = "A `Records` message.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>, Fails<404>, Fails<408>, Fails<413>, Fails<415>, Fails<422>, Fails<503>,
+    ),
+)]
+pub(super) async fn records(
+    State(app): State<Arc<App>>,
+    KnownTable: KnownTable,
+    Query(()): Query<()>,
+    Protobuf(request): Protobuf<RecordsRequest>,
+) -> Result<Response, Problem> {
+    let wanted = fingerprints_from_bytes(&request.fingerprints).map_err(|error| invalid(&error))?;
+    Ok(protobuf(&app.owner.records(&wanted).await?))
+}
+
+/// How a batch came here.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct MergeQuery {
+    /// `push` or `exchange`.
+    #[param(value_type = String, example = "push")]
+    via: Way,
+    /// The store id of the replica that sent it.
+    #[param(value_type = String)]
+    from: StoreId,
+}
+
+impl FromQuery for MergeQuery {
+    fn take(params: &mut Params) -> Result<Self, Problem> {
+        Ok(Self {
+            via: params.needed("via")?,
+            from: params.needed("from")?,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Way(Via);
+
+impl FromStr for Way {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Via::Push, Via::Exchange]
+            .into_iter()
+            .find(|via| via_word(*via) == text)
+            .map(Self)
+            .ok_or("must be push or exchange")
+    }
+}
+
+/// Merge records of a peer into the table.
+#[utoipa::path(
+    post, path = "/v1/sync/tables/{table}/merge", tag = "sync",
+    params(("table" = String, Path), MergeQuery),
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "A `Batch` message."),
+    responses(
+        (status = 200, description = "A `MergeAnswer` message.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>, Fails<404>, Fails<408>, Fails<413>, Fails<415>, Fails<422>, Fails<503>,
+    ),
+)]
+pub(super) async fn merge(
+    State(app): State<Arc<App>>,
+    KnownTable: KnownTable,
+    Query(query): Query<MergeQuery>,
+    Protobuf(batch): Protobuf<Batch>,
+) -> Result<Response, Problem> {
+    let MergeQuery {
+        via: Way(via),
+        from,
+    } = query;
+    if batch.table != app.owner.table_name().as_str() {
+        let problem = "is another than the table in the path";
+        return Err(invalid(&InvalidMessage::field("table", problem)));
+    }
+    let records = batch.into_records().map_err(|error| invalid(&error))?;
+    tracing::debug!(%from, via = via_word(via), records = records.len(), "merging");
+    let merged = app.owner.merge(records, via).await?;
+    let outcomes = merged.into_iter().map(merged_code).collect();
+    Ok(protobuf(&MergeAnswer { outcomes }))
+}
+
+/// From where a feed goes on.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FeedQuery {
+    /// The revision after which it begins; without it, now.
+    #[param(value_type = Option<String>)]
+    since: Option<Revision>,
+}
+
+impl FromQuery for FeedQuery {
+    fn take(params: &mut Params) -> Result<Self, Problem> {
+        Ok(Self {
+            since: params.one("since")?,
+        })
+    }
+}
+
+/// What is written here, as it happens.
+///
+/// The first part has no records and says where the feed begins; the same comes every 15 seconds
+/// while nothing happens. The stream ends when the manager stops, and when the reader was too slow.
+#[utoipa::path(
+    get, path = "/v1/sync/feed", tag = "sync", params(FeedQuery),
+    responses(
+        (status = 200, description = "A stream of length-delimited `FeedPart` messages.",
+            body = Vec<u8>, content_type = "application/x-protobuf"),
+        Fails<400>, Fails<410>, Fails<503>,
+    ),
+)]
+pub(super) async fn feed(
+    State(app): State<Arc<App>>,
+    Query(query): Query<FeedQuery>,
+) -> Result<Response, Problem> {
+    let slot = app.feeds.take()?;
+    // Before the revision is read, so that no change falls between the two.
+    let changed = app.owner.subscribe();
+    let at = query.since.unwrap_or_else(|| app.owner.revision());
+    app.owner.changes_since(at, 1).map_err(|_| gone())?;
+    let feed = Feed {
+        owner: app.owner.clone(),
+        changed,
+        at,
+        started: false,
+        heartbeat: heartbeat(),
+        stopping: app.stopping.clone(),
+        _slot: slot,
+    };
+    let parts = stream::unfold(feed, |mut feed| async move {
+        let part = feed.next().await?;
+        Some((Ok::<_, Infallible>(part), feed))
+    });
+    let headers = [
+        (CONTENT_TYPE, contract::MEDIA_TYPE),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, Body::from_stream(parts)).into_response())
+}
+
+struct Feed {
+    owner: Owner,
+    changed: watch::Receiver<Revision>,
+    at: Revision,
+    started: bool,
+    heartbeat: Interval,
+    stopping: CancellationToken,
+    _slot: Slot,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Option<Bytes> {
+        if !self.started {
+            self.started = true;
+            return Some(self.part(None));
+        }
+        loop {
+            let changes = self.owner.changes_since(self.at, PART_CHANGES).ok()?;
+            let at_end = changes.is_empty();
+            if let Some((last, _)) = changes.last() {
+                self.at = *last;
+            }
+            // Of several changes of one record only the last is news.
+            let fresh: BTreeMap<Key, Entry> = changes
+                .into_iter()
+                .filter(|(_, change)| change.via == Via::Local && change.what == Changed::Body)
+                .map(|(_, change)| (change.key.clone(), change.entry.clone()))
+                .collect();
+            if !fresh.is_empty() {
+                self.heartbeat.reset();
+                let batch = Batch::new(self.owner.table_name(), fresh);
+                return Some(self.part(Some(batch)));
+            }
+            if !at_end {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return None,
+                _ = self.changed.changed() => {}
+                _ = self.heartbeat.tick() => return Some(self.part(None)),
+            }
+        }
+    }
+
+    fn part(&self, batch: Option<Batch>) -> Bytes {
+        let revision = self.at.to_string();
+        let part = FeedPart { revision, batch };
+        part.encode_length_delimited_to_vec().into()
+    }
+}
+
+fn protobuf(message: &impl Message) -> Response {
+    let headers = [(CONTENT_TYPE, contract::MEDIA_TYPE)];
+    (headers, message.encode_to_vec()).into_response()
+}
+
+fn invalid(error: &InvalidMessage) -> Problem {
+    let detail = error.to_string();
+    match error {
+        InvalidMessage::Encoding(_) => Problem::new(Kind::BAD_BODY, detail),
+        InvalidMessage::Field { field, .. } => {
+            Problem::new(Kind::INVALID_MESSAGE, detail).about(*field)
+        }
+    }
+}
