@@ -1,0 +1,18 @@
+//! The HTTP contract, call by call, without a socket where none is needed.
+
+#![expect(unreachable_pub, reason = "a program of tests has nobody outside")]
+#![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
+
+mod contract;
+mod figures;
+mod guard;
+mod identity;
+mod list;
+mod peers;
+mod problems;
+mod process;
+mod store;
+mod support;
+mod sync;
+mod table;
+mod watch;
