@@ -283,7 +283,8 @@ fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send> {
 
 async fn exchange(peer: &Address, ends: &EndsArgs) -> Result<ExchangeView, Undone> {
     ends.check()?;
-    let node = Node::new(ends, Bounds::default(), Duration::ZERO).map_err(ServeError::from)?;
+    let (node, _news) =
+        Node::new(ends, Bounds::default(), Duration::ZERO).map_err(ServeError::from)?;
     let (report, took) = node.exchange(peer).await?;
     Ok(ExchangeView::new(peer, &report, took))
 }

@@ -1,5 +1,10 @@
-//! The changes made in this pod, as its manager tells them: gathered for a moment where others are
-//! on their way already, and handed on to be pushed.
+//! News: the changes made in this pod, as its manager tells them, and the few that an exchange found
+//! that all pushes had missed. Gathered for a moment where others are on their way already, and
+//! handed on to be pushed.
+//!
+//! That what an exchange finds is news again is after Demers et al., "Epidemic Algorithms for
+//! Replicated Database Maintenance" (1987), section 1.5: without it, what a push missed would take a
+//! number of rounds to be everywhere.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +15,7 @@ use peer_exchange::push::Scope;
 use peer_exchange::respond::PassOn;
 use peer_table::TableName;
 use peer_table::contract::{Batch, BatchBuilder, FeedPart, InvalidMessage};
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -19,11 +25,19 @@ use crate::node::Node;
 use crate::push::Pusher;
 use crate::wall;
 
-/// Follows the manager's feed until `stop`, through whatever becomes of the manager.
-pub async fn run(node: Arc<Node>, pusher: Arc<Pusher>, delay: Duration, stop: CancellationToken) {
+/// Follows the manager's feed until `stop`, through whatever becomes of the manager; `found` is what
+/// exchanges found.
+pub async fn run(
+    node: Arc<Node>,
+    pusher: Arc<Pusher>,
+    found: mpsc::Receiver<Batch>,
+    delay: Duration,
+    stop: CancellationToken,
+) {
     let mut feed = Feed {
         node,
         pusher,
+        found,
         delay,
         since: None,
         gathered: None,
@@ -39,6 +53,7 @@ pub async fn run(node: Arc<Node>, pusher: Arc<Pusher>, delay: Duration, stop: Ca
 struct Feed {
     node: Arc<Node>,
     pusher: Arc<Pusher>,
+    found: mpsc::Receiver<Batch>,
     delay: Duration,
     /// The revision after what was read last: where to go on.
     since: Option<String>,
@@ -90,29 +105,28 @@ impl Feed {
     async fn read(&mut self, mut stream: FeedStream) -> Result<(), FeedBroken> {
         let silence = self.node.bounds.feed_silence;
         loop {
-            let part = match &mut self.gathered {
-                None => tokio::time::timeout(silence, stream.next())
-                    .await
-                    .map_err(|_| FeedBroken::Silent)??,
-                Some(gathered) => tokio::select! {
-                    part = stream.next() => part?,
-                    () = gathered.deadline.as_mut() => {
-                        self.flush().await;
-                        continue;
+            let Self {
+                found,
+                gathered,
+                pusher,
+                ..
+            } = &mut *self;
+            tokio::select! {
+                part = tokio::time::timeout(silence, stream.next()) => {
+                    let part = part.map_err(|_| FeedBroken::Silent)??;
+                    let Some(FeedPart { revision, batch }) = part else {
+                        return Ok(());
+                    };
+                    if let Some(batch) = batch {
+                        self.gather(batch).await.map_err(FeedBroken::Part)?;
                     }
-                    () = self.pusher.idle() => {
-                        self.flush().await;
-                        continue;
-                    }
-                },
-            };
-            let Some(FeedPart { revision, batch }) = part else {
-                return Ok(());
-            };
-            if let Some(batch) = batch {
-                self.gather(batch).await.map_err(FeedBroken::Part)?;
+                    self.since = Some(revision);
+                }
+                Some(batch) = found.recv() => {
+                    self.gather(batch).await.map_err(FeedBroken::Part)?;
+                }
+                () = due(gathered, pusher) => self.flush().await,
             }
-            self.since = Some(revision);
             if self.pusher.is_idle() {
                 self.flush().await;
             }
@@ -154,5 +168,16 @@ impl Feed {
             };
             self.pusher.send_own(news).await;
         }
+    }
+}
+
+/// Waits until what was gathered is to go: at its deadline, or when nothing is on its way any more.
+async fn due(gathered: &mut Option<Gathered>, pusher: &Pusher) {
+    match gathered {
+        None => std::future::pending().await,
+        Some(gathered) => tokio::select! {
+            () = gathered.deadline.as_mut() => {}
+            () = pusher.idle() => {}
+        },
     }
 }

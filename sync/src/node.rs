@@ -7,8 +7,10 @@ use std::time::Duration;
 use peer_exchange::exchange::{Options, exchange};
 use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::{Address, ExchangeError, Partner, PeerBook, Refusal, Report, Uptime};
+use peer_table::contract::Batch;
 use peer_table::{TableName, peers};
 use tokio::sync::Notify;
+use tokio::sync::mpsc;
 
 use crate::config::{Bounds, EndsArgs};
 use crate::contacts::Contacts;
@@ -39,7 +41,7 @@ pub struct Node {
     pub options: Options,
     /// How often a round is begun, on average.
     pub interval: Duration,
-    /// Tells the rounds that one is wanted now.
+    /// Tells the rounds that there is something to find.
     pub hurry: Notify,
     /// Bounds of everything.
     pub bounds: Bounds,
@@ -50,8 +52,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// A sync between this manager and no peer yet.
-    pub fn new(ends: &EndsArgs, bounds: Bounds, interval: Duration) -> prometheus::Result<Self> {
+    /// A sync between this manager and no peer yet; and what its exchanges find to be news.
+    pub fn new(
+        ends: &EndsArgs,
+        bounds: Bounds,
+        interval: Duration,
+    ) -> prometheus::Result<(Self, mpsc::Receiver<Batch>)> {
         let EndsArgs {
             manager,
             cluster,
@@ -60,13 +66,14 @@ impl Node {
         let metrics = Metrics::new()?;
         let [sent, received] =
             [Direction::Sent, Direction::Received].map(|way| metrics.exchanges.bytes(way));
-        Ok(Self {
-            manager: Manager::new(
-                manager.clone(),
-                cluster.clone(),
-                bounds.manager,
-                bounds.scrape,
-            ),
+        let (manager, news) = Manager::new(
+            manager.clone(),
+            cluster.clone(),
+            bounds.manager,
+            bounds.scrape,
+        );
+        let node = Self {
+            manager,
             transport: Transport::new(bounds.peer, sent, received),
             metrics,
             table: peers::table_name(),
@@ -78,7 +85,8 @@ impl Node {
             contacts: Mutex::default(),
             said: Mutex::default(),
             running: Stopwatch::start(),
-        })
+        };
+        Ok((node, news))
     }
 
     /// The peer book.

@@ -1,36 +1,46 @@
 //! Rounds: every now and then an exchange with a random peer, which finds whatever was missed.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
+use peer_exchange::Outcomes;
 use peer_exchange::book::next_delay;
+use peer_table::contract::merged_word;
+use peer_table::table::Merged;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
 use crate::wall;
 
+/// Whether records were taken for what they say: who has such news can expect that others lack it
+/// too. A contact alone is no hurry.
+pub fn is_news(merged: &Outcomes) -> bool {
+    merged.of(merged_word(Merged::Applied)) > 0
+}
+
 /// Exchanges with one random peer after the other, one at a time, until `stop`; the exchange that
 /// is under way then is finished, within the bounds.
+///
+/// While they bring news to either side they follow one another briskly, so that pods that start
+/// together, or were parted, soon have it all.
 pub async fn run(node: Arc<Node>, stop: CancellationToken) {
-    let mut met_anybody = false;
+    // Whoever starts wants the table now.
+    let mut brisk = true;
     loop {
-        let interval = if met_anybody {
-            node.interval
-        } else {
-            node.interval.min(node.bounds.first_interval)
-        };
-        let pause = tokio::time::sleep(next_delay(interval, wall::random()));
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = pause => {}
-            () = node.hurry.notified() => {}
+        if !pause(&node, &mut brisk, &stop).await {
+            return;
         }
         let partner = node.book().choose(node.uptime(), wall::random()).cloned();
         let Some(partner) = partner else {
             continue;
         };
         tokio::select! {
-            result = node.exchange(&partner) => met_anybody |= result.is_ok(),
+            result = node.exchange(&partner) => {
+                if let Ok((report, _)) = result {
+                    let moved = report.moved;
+                    brisk = is_news(&moved.merged_here) || is_news(&moved.merged_there);
+                }
+            }
             () = stopped_for(&stop, node.bounds.drain) => {
                 tracing::warn!(peer = %partner, "gave up on an exchange in order to stop");
                 return;
@@ -39,7 +49,31 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-async fn stopped_for(stop: &CancellationToken, drain: Duration) {
+/// Waits for the next round; `false` if there is none any more. A sync at rest is woken by
+/// [`Node::hurry`].
+async fn pause(node: &Node, brisk: &mut bool, stop: &CancellationToken) -> bool {
+    let sleep = |brisk: bool| {
+        let most = if brisk {
+            node.bounds.brisk_interval
+        } else {
+            node.interval
+        };
+        tokio::time::sleep(next_delay(node.interval.min(most), wall::random()))
+    };
+    let mut pause = pin!(sleep(*brisk));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = pause.as_mut() => return true,
+            () = node.hurry.notified(), if !*brisk => {
+                *brisk = true;
+                pause.set(sleep(true));
+            }
+        }
+    }
+}
+
+async fn stopped_for(stop: &CancellationToken, drain: std::time::Duration) {
     stop.cancelled().await;
     tokio::time::sleep(drain).await;
 }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peer_table::contract::Batch;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bounds, NotYet, ServeArgs};
@@ -42,6 +44,7 @@ pub struct Bound {
     exchange: TcpListener,
     ops: TcpListener,
     node: Arc<Node>,
+    news: mpsc::Receiver<Batch>,
     push_delay: Duration,
     push_fanout: usize,
     /// Where peers find it.
@@ -64,7 +67,7 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         log: _,
         log_format: _,
     } = args;
-    let node = Node::new(&ends, bounds, sync_interval)?;
+    let (node, news) = Node::new(&ends, bounds, sync_interval)?;
     if let Discovery::Fixed(addresses) = discovery {
         node.book().replace(addresses);
     }
@@ -74,6 +77,7 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         exchange,
         ops,
         node: Arc::new(node),
+        news,
         push_delay,
         push_fanout,
         listen,
@@ -107,6 +111,7 @@ impl Bound {
             exchange,
             ops,
             node,
+            news,
             push_delay,
             push_fanout,
             listen,
@@ -146,6 +151,7 @@ impl Bound {
             feed::run(
                 Arc::clone(&node),
                 Arc::clone(&pusher),
+                news,
                 push_delay,
                 stop.clone()
             ),
