@@ -188,11 +188,7 @@ impl Demo {
                 pod.number
             );
         }
-        writeln!(
-            out,
-            "  {key} deleted in pod {last}: 404 in every pod after {}",
-            shown(slowest)
-        )?;
+        writeln!(out, "  {key}: 404 in every pod after {}", shown(slowest))?;
         Ok(())
     }
 
