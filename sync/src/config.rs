@@ -243,8 +243,11 @@ pub struct Bounds {
     pub server: ServerBounds,
     /// Of the port for health and metrics.
     pub ops: ServerBounds,
-    /// Messages of peers that are dealt with at once; each may have the largest body there is.
+    /// Messages of peers that are dealt with at once. Many, as the manager writes what comes at the
+    /// same time as one.
     pub messages_max: usize,
+    /// Kilobytes of the bodies of these messages.
+    pub messages_kib_max: u32,
     /// How long a message waits for its turn before it is refused as `busy`.
     pub turn: Duration,
     /// Pushes on their way to peers at once; more wait in their queue.
@@ -252,9 +255,9 @@ pub struct Bounds {
     /// Kilobytes of records that are being pushed or wait for it; what peers push beyond is not
     /// passed on and left to the exchanges, and the own changes wait in the manager's feed.
     pub push_queue_kib_max: u32,
-    /// How often a sync that has met nobody yet looks for somebody, at the least: whoever starts
-    /// wants the table now.
-    pub first_interval: Duration,
+    /// The interval of rounds, at the most, while there is something to find: at the start, and
+    /// after an exchange that brought somebody something.
+    pub brisk_interval: Duration,
     /// After so long a silence the manager's feed is connected anew: it speaks every 15 seconds.
     pub feed_silence: Duration,
     /// Between two attempts to follow the manager's feed.
@@ -265,7 +268,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        let messages_max = 8;
+        let messages_max = 64;
         let idle = Duration::from_mins(1);
         let server = ServerBounds {
             connections_max: 512,
@@ -299,10 +302,11 @@ impl Default for Bounds {
                 ..server
             },
             messages_max,
+            messages_kib_max: 64 << 10,
             turn: Duration::from_secs(2),
             pushes_max: 64,
             push_queue_kib_max: 16 << 10,
-            first_interval: Duration::from_millis(500),
+            brisk_interval: Duration::from_millis(500),
             feed_silence: Duration::from_mins(1),
             feed_pause: Duration::from_millis(500),
             drain: Duration::from_secs(10),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper::body::Body;
 use hyper::{Method, StatusCode};
 use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::message::{Answer, Response};
@@ -13,6 +14,7 @@ use crate::listen::{Answered, Asked, answer, problem, read_body};
 use crate::metrics::Direction;
 use crate::node::Node;
 use crate::push::Pusher;
+use crate::rounds::is_news;
 use crate::transport::{BODY_BYTES_MAX, EXCHANGE_PATH};
 use crate::wall::Stopwatch;
 
@@ -22,16 +24,20 @@ pub struct Responder {
     node: Arc<Node>,
     pusher: Arc<Pusher>,
     turns: Arc<Semaphore>,
+    /// Room for bodies, in KiB.
+    room: Arc<Semaphore>,
 }
 
 impl Responder {
     /// One that passes on what is pushed to it by `pusher`.
     pub fn new(node: Arc<Node>, pusher: Arc<Pusher>) -> Self {
-        let turns = Arc::new(Semaphore::new(node.bounds.messages_max));
+        let bounds = &node.bounds;
+        let room = usize::try_from(bounds.messages_kib_max).unwrap_or(usize::MAX);
         Self {
+            turns: Arc::new(Semaphore::new(bounds.messages_max)),
+            room: Arc::new(Semaphore::new(room)),
             node,
             pusher,
-            turns,
         }
     }
 
@@ -42,9 +48,10 @@ impl Responder {
             return problem(StatusCode::NOT_FOUND, &detail);
         }
         let bounds = &self.node.bounds;
-        // The turn comes before the body, so that only so many bodies are in memory.
-        let turn = tokio::time::timeout(bounds.turn, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
+        // The turn comes before the body, so that only so much of bodies is in memory.
+        let kib = self.kib(&request);
+        let turn = async { tokio::try_join!(self.turns.acquire(), self.room.acquire_many(kib)) };
+        let Ok(Ok(_turn)) = tokio::time::timeout(bounds.turn, turn).await else {
             let detail = "too many messages are being dealt with";
             return self.done(refuse(HandshakeRefused::Busy, detail));
         };
@@ -62,6 +69,15 @@ impl Responder {
         let answered = self.done(responded);
         self.node.metrics.exchanges.answering_took(watch.elapsed());
         answered
+    }
+
+    /// The room that a body may take: what it says, or the most there is.
+    fn kib(&self, request: &Asked) -> u32 {
+        let said = request.body().size_hint().upper();
+        let bytes = said.unwrap_or(u64::MAX).min(BODY_BYTES_MAX as u64);
+        u32::try_from(bytes.div_ceil(1 << 10))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.node.bounds.messages_kib_max)
     }
 
     /// Notes what was asked and answered, and begins what follows from it.
@@ -82,6 +98,9 @@ impl Responder {
                 detail = refusal.detail,
                 "a peer was refused; more of the same is only counted for a minute"
             );
+        }
+        if report.ask == "swap" && is_news(&report.merged) {
+            node.hurry.notify_one();
         }
         if let Some(partner) = report.partner {
             let now = node.uptime();

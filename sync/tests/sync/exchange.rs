@@ -56,25 +56,33 @@ async fn a_round_makes_two_tables_equal() {
 }
 
 #[tokio::test]
-async fn rounds_find_what_nobody_pushed() {
-    let mut eager = Spec::default();
-    eager.bounds.first_interval = Duration::from_millis(20);
-    let [a, b, c] = start([eager, Spec::default(), Spec::default()]).await;
-    b.sync.node.book().replace([]);
-    c.sync.node.book().replace([]);
-    b.manager.put("b", "1");
-    c.manager.put("c", "2");
-    // One of the two is met, whichever; then the interval is an hour.
-    tokio::select! {
-        () = a.manager.says("b", "1") => {}
-        () = a.manager.says("c", "2") => {}
+async fn rounds_spread_what_nobody_pushed_from_one_to_the_next() {
+    let mut brisk = Spec::default();
+    brisk.bounds.brisk_interval = Duration::from_millis(20);
+    let pods: [Pod; 4] = start(std::array::from_fn(|_| brisk.clone())).await;
+    let [a, b, c, d] = &pods;
+    // All have met somebody, and are equal: their next rounds are an hour away.
+    let equal = "udht_exchanges_total{result=\"equal\",role=\"initiator\"}";
+    for pod in &pods {
+        pod.sync.counts(equal, 1).await;
     }
+    // A line: each knows the next one only. Whoever learns from the one before goes on to tell.
+    for (one, next) in [(b, c), (c, d)] {
+        one.sync.node.book().replace([next.sync.address.clone()]);
+    }
+    for end in [a, d] {
+        end.sync.node.book().replace([]);
+    }
+    a.manager.put("key", "value");
+    a.sync.node.exchange(&b.sync.address).await.unwrap();
+    c.manager.says("key", "value").await;
+    d.manager.says("key", "value").await;
 }
 
 #[tokio::test]
 async fn a_stop_waits_for_the_exchange_that_is_under_way() {
     let mut eager = Spec::default();
-    eager.bounds.first_interval = Duration::from_millis(20);
+    eager.bounds.brisk_interval = Duration::from_millis(20);
     eager.bounds.drain = NEVER;
     let [a, b] = start([eager, Spec::default()]).await;
     let (slow, asked, release) = slow_way_to(&b).await;

@@ -1,4 +1,6 @@
-use crate::pod::{CLUSTER, Pod, start_default};
+use std::time::Duration;
+
+use crate::pod::{CLUSTER, Pod, Spec, start, start_default};
 use crate::stand_in::{METRICS, StandIn};
 
 #[tokio::test]
@@ -54,11 +56,14 @@ async fn many_failures_at_once_are_one() {
 }
 
 #[tokio::test]
-async fn what_was_written_while_nobody_followed_the_feed_is_exchanged_at_once() {
-    let [a, b] = start_default().await;
+async fn what_was_written_while_nobody_followed_the_feed_is_exchanged_soon() {
+    let mut eager = Spec::default();
+    eager.bounds.brisk_interval = Duration::from_millis(20);
+    let [a, b] = start([eager, Spec::default()]).await;
     let Pod { manager, sync } = a;
-    // Else the first round may be with the own address.
-    sync.node.book().replace([b.sync.address.clone()]);
+    // They meet, and are equal: the next round is an hour away.
+    let equal = "udht_exchanges_total{result=\"equal\",role=\"initiator\"}";
+    sync.counts(equal, 1).await;
     let address = manager.address;
     manager.end().await;
     let manager = StandIn::start_at(CLUSTER, address).await;

@@ -40,7 +40,7 @@ impl Default for Spec {
     /// One whose sync begins no round by itself.
     fn default() -> Self {
         let bounds = Bounds {
-            first_interval: NEVER,
+            brisk_interval: NEVER,
             feed_pause: Duration::from_millis(10),
             drain: Duration::from_secs(1),
             ..Bounds::default()
@@ -119,6 +119,12 @@ impl Sync {
         let http = HttpClient::new(Bounds::default().peer);
         let (status, body) = http.send(request.unwrap(), 1 << 20).await.unwrap();
         (status.as_u16(), String::from_utf8(body.into()).unwrap())
+    }
+
+    /// Waits until a metric has at least this value.
+    pub(crate) async fn counts(&self, name: &str, value: u64) {
+        let counted = async { while self.metric(name).await < value {} };
+        soon(name, counted).await;
     }
 
     /// The value of a metric, with its labels as they are written.
