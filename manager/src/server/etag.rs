@@ -5,6 +5,7 @@ use axum::http::header::{HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_M
 use axum::http::request::Parts;
 use peer_table::Version;
 use peer_table::table::{Match, Precondition};
+use utoipa::IntoParams;
 
 use super::problem::{Kind, Problem};
 
@@ -16,6 +17,24 @@ pub(super) fn of(version: Version) -> HeaderValue {
 /// `If-Match` and `If-None-Match` of a request (RFC 9110, section 13.1).
 #[derive(Clone, Debug)]
 pub(super) struct Conditions(pub(super) Precondition);
+
+/// The same, as the contract says it.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "Conditions are read instead")]
+pub(super) struct ConditionParams {
+    /// Only if the peer is at one of these versions; `*` is any.
+    #[param(rename = "If-Match", value_type = String, required = false, pattern = r#"^(\*|"[!#-~]*"(, "[!#-~]*")*)$"#)]
+    if_match: Option<String>,
+    /// Only if it is at none of these versions; `*` is any.
+    #[param(
+        rename = "If-None-Match",
+        value_type = String,
+        required = false,
+        pattern = r#"^(\*|"[!#-~]*"(, "[!#-~]*")*)$"#
+    )]
+    if_none_match: Option<String>,
+}
 
 impl<S: Sync> FromRequestParts<S> for Conditions {
     type Rejection = Problem;

@@ -12,7 +12,7 @@ use super::problem::{Fails, Kind, Problem};
 
 /// Whether the process answers.
 #[utoipa::path(
-    get, path = "/livez", tag = "operations",
+    get, path = "/livez", tag = "operations", operation_id = "livez",
     responses((status = 200, description = "It does.", body = String, content_type = "text/plain")),
 )]
 pub(super) async fn live() -> &'static str {
@@ -21,7 +21,7 @@ pub(super) async fn live() -> &'static str {
 
 /// Whether the store is open and the table loaded.
 #[utoipa::path(
-    get, path = "/readyz", tag = "operations",
+    get, path = "/readyz", tag = "operations", operation_id = "readyz",
     responses(
         (status = 200, description = "They are.", body = String, content_type = "text/plain"),
         Fails<503>,
@@ -34,7 +34,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, P
 
 /// Figures for Prometheus.
 #[utoipa::path(
-    get, path = "/metrics", tag = "operations",
+    get, path = "/metrics", tag = "operations", operation_id = "metrics",
     responses(
         (status = 200, description = "In the text format.", body = String,
             content_type = "text/plain"),

@@ -8,7 +8,7 @@ use peer_table::peers::Peer;
 
 use super::App;
 use super::body::Record;
-use super::etag::Conditions;
+use super::etag::{ConditionParams, Conditions};
 use super::openapi::PeerDraft;
 use super::peers::{answer_read, put};
 use super::problem::{Fails, Kind, Problem};
@@ -16,8 +16,8 @@ use super::query::Query;
 
 /// Read this pod's own record.
 #[utoipa::path(
-    get, path = "/v1/identity", tag = "identity",
-    params(("If-None-Match" = Option<String>, Header)),
+    get, path = "/v1/identity", tag = "identity", operation_id = "getIdentity",
+    params(ConditionParams),
     responses(
         (status = 200, description = "The record.", body = Peer, headers(("ETag" = String))),
         (status = 304, description = "It is still the version that If-None-Match names."),
@@ -40,8 +40,8 @@ pub(super) async fn read(
 
 /// Write this pod's own record.
 #[utoipa::path(
-    put, path = "/v1/identity", tag = "identity", request_body = PeerDraft,
-    params(("If-Match" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
+    put, path = "/v1/identity", tag = "identity", operation_id = "putIdentity", request_body = PeerDraft,
+    params(ConditionParams),
     responses(
         (status = 200, description = "It was replaced.", body = Peer, headers(("ETag" = String))),
         (status = 201, description = "It was created.", body = Peer,

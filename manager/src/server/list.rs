@@ -81,7 +81,7 @@ impl FromQuery for ListQuery {
 /// that leaves a peer outside of it is `unmatched`. A heartbeat comes every 15 seconds. After `gone`
 /// (the reader was too slow) and after status 410, list again.
 #[utoipa::path(
-    get, path = "/v1/peers", tag = "peers", params(FilterQuery, ListQuery,
+    get, path = "/v1/peers", tag = "peers", operation_id = "listPeers", params(FilterQuery, ListQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "Taken as `since` of a watch."),
     ),
     responses(

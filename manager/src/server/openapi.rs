@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use bytes::Bytes;
+use serde::Deserialize;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, PathItem};
 use utoipa::{PartialSchema, ToSchema};
@@ -25,7 +26,7 @@ static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
 
 /// This contract.
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "operations",
+    get, path = "/openapi.json", tag = "operations", operation_id = "openapi",
     responses((status = 200, description = "An OpenAPI 3.1 document.", body = serde_json::Value)),
 )]
 pub(super) async fn get() -> impl IntoResponse {
@@ -83,13 +84,14 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 ///
 /// `version`, `createdAt` and `updatedAt` may stand in it and are ignored, so that what was read can
 /// be written back. Any other field is refused.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
     reason = "peer_table::peers::Body reads it; this says so in the document"
 )]
 pub(super) struct PeerDraft {
-    /// Who it is. Must be the one in the path, if there is one.
+    /// Who it is. Must be the one in the path, if there is one; left out, it is that or made.
     #[schema(
         min_length = 1,
         max_length = 128,
@@ -105,17 +107,32 @@ pub(super) struct PeerDraft {
     ip: String,
     /// The port of each purpose, 1 to 65535; 64 at the most.
     #[schema(nullable = false, example = json!({"userSync": 5001}))]
-    ports: Option<BTreeMap<String, u16>>,
+    ports: Option<BTreeMap<String, Port>>,
     /// Free text by key; 64 at the most.
     #[schema(nullable = false, example = json!({"zone": "a"}))]
     labels: Option<BTreeMap<String, String>>,
     /// When the peer was last seen (RFC 3339); an earlier time than is held changes nothing.
     #[schema(rename = "lastConnectionOn", format = DateTime)]
     last_connection_on: Option<String>,
+    /// Ignored.
+    version: Option<serde_json::Value>,
+    /// Ignored.
+    #[schema(rename = "createdAt")]
+    created_at: Option<serde_json::Value>,
+    /// Ignored.
+    #[schema(rename = "updatedAt")]
+    updated_at: Option<serde_json::Value>,
 }
 
+/// A port.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(minimum = 1, maximum = 65_535)]
+#[expect(dead_code, reason = "says its bounds in the document")]
+pub(super) struct Port(u16);
+
 /// What to change of a peer: what is named is set, what is null is removed (RFC 7396).
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
     reason = "peer_table::peers::Patch reads it; this says so in the document"
@@ -134,4 +151,12 @@ pub(super) struct PeerPatch {
     /// When the peer was last seen (RFC 3339); an earlier time than is held changes nothing.
     #[schema(rename = "lastConnectionOn", format = DateTime)]
     last_connection_on: Option<String>,
+    /// Ignored.
+    version: Option<serde_json::Value>,
+    /// Ignored.
+    #[schema(rename = "createdAt")]
+    created_at: Option<serde_json::Value>,
+    /// Ignored.
+    #[schema(rename = "updatedAt")]
+    updated_at: Option<serde_json::Value>,
 }

@@ -4,8 +4,10 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderName;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY,
+};
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use peer_table::peers::Peer;
 use uuid::Uuid;
@@ -23,13 +25,16 @@ const STYLE: &str = "
 
 /// A first page for people.
 #[utoipa::path(
-    get, path = "/", tag = "operations",
+    get, path = "/", tag = "operations", operation_id = "page",
     responses(
         (status = 200, description = "HTML.", body = String, content_type = "text/html"),
         Fails<503>,
     ),
 )]
-pub(super) async fn get(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let owner = &app.owner;
     let own = match owner.get(owner.own_key()).await? {
         Some(entry) => Peer::from_entry(owner.own_key(), &entry).ok().flatten(),
@@ -42,16 +47,19 @@ pub(super) async fn get(State(app): State<Arc<App>>) -> Result<Response, Problem
         "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; \
          frame-ancestors 'none'"
     );
-    let headers: [(HeaderName, &str); 4] = [
+    let head: [(HeaderName, &str); 4] = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CACHE_CONTROL, "no-store"),
         (REFERRER_POLICY, "no-referrer"),
         (CONTENT_SECURITY_POLICY, &policy),
     ];
-    Ok((headers, html(&app, own.as_ref(), &nonce)).into_response())
+    // The guard has let it through, so it is a loopback name.
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let page = html(&app, own.as_ref(), host.unwrap_or("localhost:3002"), &nonce);
+    Ok((head, page).into_response())
 }
 
-fn html(app: &App, own: Option<&Peer>, nonce: &str) -> String {
+fn html(app: &App, own: Option<&Peer>, host: &str, nonce: &str) -> String {
     let owner = &app.owner;
     let (live, tombstones) = owner.counts();
     let mut rows = vec![
@@ -60,7 +68,10 @@ fn html(app: &App, own: Option<&Peer>, nonce: &str) -> String {
     ];
     match own {
         Some(peer) => {
-            let list = |pairs: Vec<String>| pairs.join(", ");
+            let list = |pairs: Vec<String>| match pairs[..] {
+                [] => "none".to_owned(),
+                _ => pairs.join(", "),
+            };
             let ports = peer
                 .ports
                 .iter()
@@ -84,6 +95,7 @@ fn html(app: &App, own: Option<&Peer>, nonce: &str) -> String {
     rows.push(("Deleted, still remembered", tombstones.to_string()));
     rows.push(("Store", owner.opening().store.to_string()));
     rows.push(("Release", env!("CARGO_PKG_VERSION").to_owned()));
+    let host = Escaped(host);
     let mut table = String::new();
     for (head, text) in rows {
         let _ = writeln!(table, "<tr><th scope=row>{head}<td>{}", Escaped(&text));
@@ -110,10 +122,10 @@ fn html(app: &App, own: Option<&Peer>, nonce: &str) -> String {
 </ul>
 <h2>Use</h2>
 <pre>
-curl -X PUT localhost:3002/v1/peers/p1 -H 'content-type: application/json' \\
+curl -X PUT {host}/v1/peers/p1 -H 'content-type: application/json' \\
      -d '{{\"name\": \"files-0\", \"ip\": \"10.0.0.7\", \"ports\": {{\"userSync\": 5001}}}}'
-curl localhost:3002/v1/peers/p1
-curl -N 'localhost:3002/v1/peers?watch=true'
+curl {host}/v1/peers/p1
+curl -N '{host}/v1/peers?watch=true'
 </pre>
 </html>
 "

@@ -11,12 +11,12 @@ use peer_table::peers::{Filter, InvalidField, Peer};
 use peer_table::table::{Match, Precondition, WriteRefused};
 use peer_table::{Contact, Entry, Key};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::App;
 use super::body::{Patch, Record};
-use super::etag::{self, Conditions};
+use super::etag::{self, ConditionParams, Conditions};
 use super::media;
 use super::openapi::{PeerDraft, PeerPatch};
 use super::problem::{Fails, Kind, Problem};
@@ -27,6 +27,16 @@ use crate::owner::{Operation, Write, WriteError, Written, wall_now};
 /// The id in a path.
 #[derive(Clone, Debug)]
 pub(super) struct Id(pub(super) Key);
+
+/// The id in a path, as the contract says it.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "an Id is read instead")]
+struct IdParams {
+    /// Which peer.
+    #[param(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._:-]{1,128}$")]
+    peer_id: String,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;
@@ -48,7 +58,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 ///
 /// A `peer_id` is made if none is given.
 #[utoipa::path(
-    post, path = "/v1/peers", tag = "peers", request_body = PeerDraft,
+    post, path = "/v1/peers", tag = "peers", operation_id = "createPeer", request_body = PeerDraft,
     responses(
         (status = 201, description = "It was created.", body = Peer,
             headers(("Location" = String), ("ETag" = String))),
@@ -86,7 +96,7 @@ pub fn drawn_id() -> Key {
 ///
 /// A peer that changes in the meantime stays.
 #[utoipa::path(
-    delete, path = "/v1/peers", tag = "peers", params(FilterQuery),
+    delete, path = "/v1/peers", tag = "peers", operation_id = "deletePeers", params(FilterQuery),
     responses(
         (status = 200, description = "They were deleted.", body = Deleted),
         Fails<400>, Fails<503>,
@@ -141,8 +151,8 @@ pub(super) struct Deleted {
 
 /// Read a peer.
 #[utoipa::path(
-    get, path = "/v1/peers/{peer_id}", tag = "peers",
-    params(("peer_id" = String, Path), ("If-None-Match" = Option<String>, Header)),
+    get, path = "/v1/peers/{peer_id}", tag = "peers", operation_id = "getPeer",
+    params(IdParams, ConditionParams),
     responses(
         (status = 200, description = "The peer.", body = Peer, headers(("ETag" = String))),
         (status = 304, description = "It is still the version that If-None-Match names."),
@@ -187,9 +197,8 @@ pub(super) fn answer_read(
 ///
 /// `If-Match` and `If-None-Match` make it a compare-and-set.
 #[utoipa::path(
-    put, path = "/v1/peers/{peer_id}", tag = "peers", request_body = PeerDraft,
-    params(("peer_id" = String, Path), ("If-Match" = Option<String>, Header),
-        ("If-None-Match" = Option<String>, Header)),
+    put, path = "/v1/peers/{peer_id}", tag = "peers", operation_id = "putPeer", request_body = PeerDraft,
+    params(IdParams, ConditionParams),
     responses(
         (status = 200, description = "It was replaced.", body = Peer, headers(("ETag" = String))),
         (status = 201, description = "It was created.", body = Peer,
@@ -230,10 +239,9 @@ pub(super) async fn put(
 
 /// Change a part of a peer: a JSON merge patch (RFC 7396).
 #[utoipa::path(
-    patch, path = "/v1/peers/{peer_id}", tag = "peers",
+    patch, path = "/v1/peers/{peer_id}", tag = "peers", operation_id = "patchPeer",
     request_body(content = PeerPatch, content_type = "application/merge-patch+json"),
-    params(("peer_id" = String, Path), ("If-Match" = Option<String>, Header),
-        ("If-None-Match" = Option<String>, Header)),
+    params(IdParams, ConditionParams),
     responses(
         (status = 200, description = "It was changed.", body = Peer, headers(("ETag" = String))),
         Fails<400>, Fails<404>, Fails<408>, Fails<412>, Fails<413>, Fails<415>, Fails<422>,
@@ -254,9 +262,8 @@ pub(super) async fn change(
 
 /// Delete a peer.
 #[utoipa::path(
-    delete, path = "/v1/peers/{peer_id}", tag = "peers",
-    params(("peer_id" = String, Path), ("If-Match" = Option<String>, Header),
-        ("If-None-Match" = Option<String>, Header)),
+    delete, path = "/v1/peers/{peer_id}", tag = "peers", operation_id = "deletePeer",
+    params(IdParams, ConditionParams),
     responses(
         (status = 204, description = "It was deleted."),
         Fails<400>, Fails<404>, Fails<412>, Fails<503>,
@@ -279,8 +286,8 @@ pub(super) async fn delete(
 ///
 /// Moves `lastConnectionOn`, in steps of five minutes, and leaves the version as it is.
 #[utoipa::path(
-    post, path = "/v1/peers/{peer_id}/contact", tag = "peers",
-    params(("peer_id" = String, Path)),
+    post, path = "/v1/peers/{peer_id}/contact", tag = "peers", operation_id = "contactPeer",
+    params(IdParams),
     responses(
         (status = 200, description = "It was noted.", body = Peer, headers(("ETag" = String))),
         Fails<400>, Fails<404>, Fails<503>,

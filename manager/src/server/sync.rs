@@ -41,6 +41,16 @@ const PART_CHANGES: usize = 256;
 #[derive(Clone, Debug)]
 pub(super) struct KnownTable;
 
+/// The table in a path, as the contract says it.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "a KnownTable is read instead")]
+struct TableParams {
+    /// Which table; there is one.
+    #[param(pattern = "^peers$", example = "peers")]
+    table: String,
+}
+
 impl FromRequestParts<Arc<App>> for KnownTable {
     type Rejection = Problem;
 
@@ -89,7 +99,7 @@ impl FromStr for Symbols {
 
 /// Who this replica is, and how its tables stand.
 #[utoipa::path(
-    get, path = "/v1/sync/state", tag = "sync", params(StateQuery),
+    get, path = "/v1/sync/state", tag = "sync", operation_id = "syncState", params(StateQuery),
     responses(
         (status = 200, description = "A `State` message.", body = Vec<u8>,
             content_type = "application/x-protobuf"),
@@ -107,7 +117,8 @@ pub(super) async fn state(
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct FingerprintsQuery {
-    /// From this fingerprint on; 0 if left out.
+    /// From this fingerprint on, as an unsigned number of 64 bits; 0 if left out.
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,20}$")]
     from: Option<u64>,
     /// So many at the most: 1 to 65536, and 65536 if left out.
     #[param(value_type = Option<usize>, minimum = 1, maximum = 65_536)]
@@ -125,8 +136,8 @@ impl FromQuery for FingerprintsQuery {
 
 /// A part of a table's fingerprints, in ascending order.
 #[utoipa::path(
-    get, path = "/v1/sync/tables/{table}/fingerprints", tag = "sync",
-    params(("table" = String, Path), FingerprintsQuery),
+    get, path = "/v1/sync/tables/{table}/fingerprints", tag = "sync", operation_id = "syncFingerprints",
+    params(TableParams, FingerprintsQuery),
     responses(
         (status = 200, description = "A `FingerprintPage` message.", body = Vec<u8>,
             content_type = "application/x-protobuf"),
@@ -148,8 +159,8 @@ pub(super) async fn fingerprints(
 
 /// The records with certain fingerprints.
 #[utoipa::path(
-    post, path = "/v1/sync/tables/{table}/records", tag = "sync",
-    params(("table" = String, Path)),
+    post, path = "/v1/sync/tables/{table}/records", tag = "sync", operation_id = "syncRecords",
+    params(TableParams),
     request_body(content = Vec<u8>, content_type = "application/x-protobuf",
         description = "A `RecordsRequest` message."),
     responses(
@@ -206,8 +217,8 @@ impl FromStr for Way {
 
 /// Merge records of a peer into the table.
 #[utoipa::path(
-    post, path = "/v1/sync/tables/{table}/merge", tag = "sync",
-    params(("table" = String, Path), MergeQuery),
+    post, path = "/v1/sync/tables/{table}/merge", tag = "sync", operation_id = "syncMerge",
+    params(TableParams, MergeQuery),
     request_body(content = Vec<u8>, content_type = "application/x-protobuf",
         description = "A `Batch` message."),
     responses(
@@ -259,7 +270,7 @@ impl FromQuery for FeedQuery {
 /// The first part has no records and says where the feed begins; the same comes every 15 seconds
 /// while nothing happens. The stream ends when the manager stops, and when the reader was too slow.
 #[utoipa::path(
-    get, path = "/v1/sync/feed", tag = "sync", params(FeedQuery),
+    get, path = "/v1/sync/feed", tag = "sync", operation_id = "syncFeed", params(FeedQuery),
     responses(
         (status = 200, description = "A stream of length-delimited `FeedPart` messages.",
             body = Vec<u8>, content_type = "application/x-protobuf"),

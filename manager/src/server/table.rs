@@ -35,7 +35,7 @@ const ZSTD_LEVEL: i32 = 3;
 ///
 /// A peer in each line, and in the last line the number of peers: without it, the dump was cut off.
 #[utoipa::path(
-    get, path = "/v1/table", tag = "table",
+    get, path = "/v1/table", tag = "table", operation_id = "exportTable",
     params(("Accept-Encoding" = Option<String>, Header, description = "`zstd` compresses it.")),
     responses(
         (status = 200, description = "A line for each peer (`Peer`), and an `End`.",
@@ -168,7 +168,7 @@ pub(super) struct Imported {
 /// Each line is a new write of this pod; versions and times in a dump are information only. Every
 /// line is checked before anything changes; then they are written in transactions of 1,000.
 #[utoipa::path(
-    post, path = "/v1/table", tag = "table", params(ImportQuery,
+    post, path = "/v1/table", tag = "table", operation_id = "importTable", params(ImportQuery,
         ("Content-Encoding" = Option<String>, Header, description = "`zstd` is understood.")),
     request_body(content = Peer, content_type = "application/x-ndjson",
         description = "A line for each peer with its `peer_id`, and an `End`."),

@@ -107,11 +107,14 @@ async fn every_reference_in_the_document_leads_somewhere() {
 }
 
 #[tokio::test]
-async fn every_operation_says_what_it_does_and_how_it_fails() {
+async fn every_operation_has_a_name_and_says_what_it_does_and_how_it_fails() {
     let manager = Manager::new().await;
+    let mut names = BTreeSet::new();
     let document = manager.get("/openapi.json").expect(200).await.json();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name), "{name} is there twice");
             let summary = operation["summary"].as_str();
             assert!(
                 summary.is_some_and(|text| text.len() > 5),
