@@ -1,10 +1,6 @@
-//! News: the changes made in this pod, as its manager tells them, and the few that an exchange found
-//! that all pushes had missed. Gathered for a moment where others are on their way already, and
-//! handed on to be pushed.
-//!
-//! That what an exchange finds is news again is after Demers et al., "Epidemic Algorithms for
-//! Replicated Database Maintenance" (1987), section 1.5: without it, what a push missed would take a
-//! number of rounds to be everywhere.
+//! News: the changes made in this pod, as its manager tells them, and what exchanges found that all
+//! pushes had missed. Gathered for a moment where others are on their way already, and handed on to
+//! be pushed.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -84,7 +80,7 @@ impl Feed {
                     // The manager started anew, or we were too slow for it.
                     self.since = None;
                     self.node.metrics.pushes.feed_gaps.inc();
-                    self.node.hurry.notify_one();
+                    self.node.missed.hurry.notify_one();
                     tracing::info!(
                         "changes were missed in the manager's feed: exchanges carry them"
                     );

@@ -18,6 +18,7 @@ pub mod listen;
 pub mod logging;
 pub mod manager;
 pub mod metrics;
+pub mod missed;
 pub mod node;
 pub mod ops;
 pub mod push;

@@ -1,5 +1,6 @@
 //! The manager of this pod, as it is asked over loopback.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,25 +10,18 @@ use hyper::{Method, StatusCode};
 use peer_exchange::Own;
 use peer_table::contract::{
     Batch, FeedPart, FingerprintPage, InvalidMessage, MESSAGE_BYTES_MAX, MergeAnswer, Records,
-    RecordsRequest, State, fingerprints_to_bytes, merged_code, via_word,
+    RecordsRequest, State, fingerprints_to_bytes, via_word,
 };
 use peer_table::feed::Via;
-use peer_table::table::Merged;
 use peer_table::{ClusterId, Fingerprint, Key, StoreId, TableName, WallTime};
 use prost::Message;
-use tokio::sync::mpsc;
 
 use crate::http::{BaseUrl, ClientBounds, HttpClient, HttpError, detail};
+use crate::missed::Missed;
 use crate::wall;
 
 /// The most of the manager's metrics that is passed on, in bytes.
 const METRICS_BYTES_MAX: usize = 4 << 20;
-
-/// The largest batch of an exchange whose news are worth telling everybody, in records. Larger ones
-/// are what a pod missed while it was away, and others have them.
-pub const NEWS_RECORDS_MAX: usize = 64;
-/// Batches of such news that may wait to be pushed; exchanges carry the rest.
-const NEWS_WAITING_MAX: usize = 64;
 
 /// The manager did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -81,41 +75,29 @@ pub struct Manager {
     cluster: ClusterId,
     http: HttpClient,
     scrape: HttpClient,
-    news: mpsc::Sender<Batch>,
+    missed: Arc<Missed>,
 }
 
 impl Manager {
     /// The manager at `url`, which is to be of `cluster`. Nothing is sent yet. Its metrics are
     /// waited for no longer than `scrape`, whatever else it may take its time for.
     ///
-    /// What exchanges find to be news comes out of the second part, for who wants to push it on.
+    /// `missed` is told of all that exchanges merge into it.
     pub fn new(
         url: BaseUrl,
         cluster: ClusterId,
         bounds: ClientBounds,
         scrape: Duration,
-    ) -> (Self, mpsc::Receiver<Batch>) {
+        missed: Arc<Missed>,
+    ) -> Self {
         let http = HttpClient::new(bounds);
         let scrape = http.answering_within(scrape);
-        let (news, found) = mpsc::channel(NEWS_WAITING_MAX);
-        let manager = Self {
+        Self {
             url,
             cluster,
             http,
             scrape,
-            news,
-        };
-        (manager, found)
-    }
-
-    /// Makes news of what a small batch changed here.
-    fn tell_news(&self, mut batch: Batch, answer: &MergeAnswer) {
-        let applied = merged_code(Merged::Applied);
-        let mut outcomes = answer.outcomes.iter();
-        batch.records.retain(|_| outcomes.next() == Some(&applied));
-        if !batch.records.is_empty() {
-            // Where too much waits, or nobody pushes, exchanges carry it.
-            let _ = self.news.try_send(batch);
+            missed,
         }
     }
 
@@ -238,8 +220,8 @@ impl Own for Manager {
         let (table, word) = (&batch.table, via_word(via));
         let path = format!("/v1/sync/tables/{table}/merge?via={word}&from={from}");
         let answer = self.ask(Method::POST, &path, batch.encode_to_vec()).await?;
-        if via == Via::Exchange && batch.records.len() <= NEWS_RECORDS_MAX {
-            self.tell_news(batch, &answer);
+        if via == Via::Exchange {
+            self.missed.look(batch, &answer, wall::now());
         }
         Ok(answer)
     }

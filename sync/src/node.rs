@@ -1,7 +1,7 @@
 //! What all parts of one sync share: the two ends of an exchange, the peer book, the metrics.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use peer_exchange::exchange::{Options, exchange};
@@ -9,7 +9,6 @@ use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::{Address, ExchangeError, Partner, PeerBook, Refusal, Report, Uptime};
 use peer_table::contract::Batch;
 use peer_table::{TableName, peers};
-use tokio::sync::Notify;
 use tokio::sync::mpsc;
 
 use crate::config::{Bounds, EndsArgs};
@@ -17,6 +16,7 @@ use crate::contacts::Contacts;
 use crate::http::chain;
 use crate::manager::Manager;
 use crate::metrics::{Direction, Metrics};
+use crate::missed::Missed;
 use crate::transport::{Transport, TransportError, failure};
 use crate::wall::{self, Stopwatch};
 
@@ -41,8 +41,8 @@ pub struct Node {
     pub options: Options,
     /// How often a round is begun, on average.
     pub interval: Duration,
-    /// Tells the rounds that there is something to find.
-    pub hurry: Notify,
+    /// What exchanges found that pushes had missed.
+    pub missed: Arc<Missed>,
     /// Bounds of everything.
     pub bounds: Bounds,
     book: Mutex<PeerBook>,
@@ -52,7 +52,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A sync between this manager and no peer yet; and what its exchanges find to be news.
+    /// A sync between this manager and no peer yet; and what its exchanges will find that is to be
+    /// told everybody.
     pub fn new(
         ends: &EndsArgs,
         bounds: Bounds,
@@ -66,27 +67,29 @@ impl Node {
         let metrics = Metrics::new()?;
         let [sent, received] =
             [Direction::Sent, Direction::Received].map(|way| metrics.exchanges.bytes(way));
-        let (manager, news) = Manager::new(
-            manager.clone(),
-            cluster.clone(),
-            bounds.manager,
-            bounds.scrape,
-        );
+        let (missed, found) = Missed::new();
+        let missed = Arc::new(missed);
         let node = Self {
-            manager,
+            manager: Manager::new(
+                manager.clone(),
+                cluster.clone(),
+                bounds.manager,
+                bounds.scrape,
+                Arc::clone(&missed),
+            ),
             transport: Transport::new(bounds.peer, sent, received),
             metrics,
             table: peers::table_name(),
             options: Options::default(),
             interval,
-            hurry: Notify::new(),
+            missed,
             bounds,
             book: Mutex::default(),
             contacts: Mutex::default(),
             said: Mutex::default(),
             running: Stopwatch::start(),
         };
-        Ok((node, news))
+        Ok((node, found))
     }
 
     /// The peer book.

@@ -12,17 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::node::Node;
 use crate::wall;
 
-/// Whether records were taken for what they say: who has such news can expect that others lack it
-/// too. A contact alone is no hurry.
-pub fn is_news(merged: &Outcomes) -> bool {
-    merged.of(merged_word(Merged::Applied)) > 0
-}
-
 /// Exchanges with one random peer after the other, one at a time, until `stop`; the exchange that
 /// is under way then is finished, within the bounds.
 ///
-/// While they bring news to either side they follow one another briskly, so that pods that start
-/// together, or were parted, soon have it all.
+/// Where there is something to find (at the start, and whenever pushes were [`Missed`]) they follow
+/// one another briskly until one brings no news to either side: so that pods that start together, or
+/// were parted, soon have it all.
+///
+/// [`Missed`]: crate::missed::Missed
 pub async fn run(node: Arc<Node>, stop: CancellationToken) {
     // Whoever starts wants the table now.
     let mut brisk = true;
@@ -38,7 +35,7 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
             result = node.exchange(&partner) => {
                 if let Ok((report, _)) = result {
                     let moved = report.moved;
-                    brisk = is_news(&moved.merged_here) || is_news(&moved.merged_there);
+                    brisk &= is_news(&moved.merged_here) || is_news(&moved.merged_there);
                 }
             }
             () = stopped_for(&stop, node.bounds.drain) => {
@@ -49,8 +46,12 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
     }
 }
 
-/// Waits for the next round; `false` if there is none any more. A sync at rest is woken by
-/// [`Node::hurry`].
+/// Whether records were taken for what they say; a contact alone is no news.
+fn is_news(merged: &Outcomes) -> bool {
+    merged.of(merged_word(Merged::Applied)) > 0
+}
+
+/// Waits for the next round; `false` if there is none any more.
 async fn pause(node: &Node, brisk: &mut bool, stop: &CancellationToken) -> bool {
     let sleep = |brisk: bool| {
         let most = if brisk {
@@ -65,7 +66,7 @@ async fn pause(node: &Node, brisk: &mut bool, stop: &CancellationToken) -> bool 
         tokio::select! {
             () = stop.cancelled() => return false,
             () = pause.as_mut() => return true,
-            () = node.hurry.notified(), if !*brisk => {
+            () = node.missed.hurry.notified(), if !*brisk => {
                 *brisk = true;
                 pause.set(sleep(true));
             }

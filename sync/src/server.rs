@@ -14,7 +14,6 @@ use crate::listen::{Answered, Asked, answer, problem, read_body};
 use crate::metrics::Direction;
 use crate::node::Node;
 use crate::push::Pusher;
-use crate::rounds::is_news;
 use crate::transport::{BODY_BYTES_MAX, EXCHANGE_PATH};
 use crate::wall::Stopwatch;
 
@@ -98,9 +97,6 @@ impl Responder {
                 detail = refusal.detail,
                 "a peer was refused; more of the same is only counted for a minute"
             );
-        }
-        if report.ask == "swap" && is_news(&report.merged) {
-            node.hurry.notify_one();
         }
         if let Some(partner) = report.partner {
             let now = node.uptime();

@@ -7,6 +7,7 @@ use peer_exchange::message::{Answer, Ask, Open, Request, Response};
 use peer_exchange::{Address, Own, Remote};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use udht_sync::missed::TOLD_RECORDS_MAX;
 use udht_sync::wall;
 
 use crate::pod::{NEVER, Pod, Spec, soon, start, start_default};
@@ -56,27 +57,41 @@ async fn a_round_makes_two_tables_equal() {
 }
 
 #[tokio::test]
-async fn rounds_spread_what_nobody_pushed_from_one_to_the_next() {
+async fn what_pushes_missed_and_an_exchange_finds_is_told_to_all() {
+    let [a, b, c] = start_default().await;
+    a.sync.node.book().replace([]);
+    a.manager.put_long_ago("key", "value");
+    a.sync.node.exchange(&b.sync.address).await.unwrap();
+    c.manager.says("key", "value").await;
+}
+
+/// Records that were not pushed in their time go from one pod to the next, each of which knows
+/// nobody but the one behind it, though all their rounds are an hour apart.
+#[tokio::test]
+async fn what_is_too_much_to_tell_is_spread_by_rounds_that_hurry() {
     let mut brisk = Spec::default();
     brisk.bounds.brisk_interval = Duration::from_millis(20);
     let pods: [Pod; 4] = start(std::array::from_fn(|_| brisk.clone())).await;
     let [a, b, c, d] = &pods;
-    // All have met somebody, and are equal: their next rounds are an hour away.
+    // All have met somebody, and are equal: this is when they begin to take their time.
     let equal = "udht_exchanges_total{result=\"equal\",role=\"initiator\"}";
     for pod in &pods {
         pod.sync.counts(equal, 1).await;
     }
-    // A line: each knows the next one only. Whoever learns from the one before goes on to tell.
     for (one, next) in [(b, c), (c, d)] {
         one.sync.node.book().replace([next.sync.address.clone()]);
     }
     for end in [a, d] {
         end.sync.node.book().replace([]);
     }
-    a.manager.put("key", "value");
+    for record in 0..=TOLD_RECORDS_MAX {
+        a.manager.put_long_ago(&format!("key-{record}"), "value");
+    }
     a.sync.node.exchange(&b.sync.address).await.unwrap();
-    c.manager.says("key", "value").await;
-    d.manager.says("key", "value").await;
+    for pod in [b, c, d] {
+        pod.manager.becomes(a.manager.digest()).await;
+        assert_eq!(pod.sync.metric("udht_push_seconds_count").await, 0);
+    }
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use peer_table::sketch::{self, Sketch};
 use peer_table::table::{Digest, Limits, NewContent, Plan, Precondition, TableSpec};
 use peer_table::{
     Clock, ClusterId, Contact, Content, Entry, Fingerprint, FingerprintKey, Key, OriginId, Reading,
-    StoreId, Table, peers,
+    StoreId, Table, WallTime, peers,
 };
 use prost::Message;
 use tokio::net::TcpListener;
@@ -146,20 +146,29 @@ impl StandIn {
 
     /// Writes a record, as an application would.
     pub(crate) fn put(&self, key: &str, content: &str) {
+        self.put_at(wall::now(), key, content);
+    }
+
+    /// Writes a record as if a minute ago.
+    pub(crate) fn put_long_ago(&self, key: &str, content: &str) {
+        let now = wall::now().as_millis();
+        self.put_at(WallTime::from_millis(now - 60_000), key, content);
+    }
+
+    fn put_at(&self, now: WallTime, key: &str, content: &str) {
         let new = NewContent {
             content: Content::from(content.as_bytes()),
             contact: Contact::NEVER,
         };
         let write = |plan: &mut Plan<'_>| {
             let key = key.parse().unwrap();
-            plan.put(&key, &Precondition::default(), new.clone())
-                .unwrap();
+            plan.put(&key, &Precondition::default(), new).unwrap();
         };
-        self.shared.change(write);
+        self.shared.change(now, write);
     }
 
     pub(crate) fn delete(&self, key: &str) {
-        self.shared.change(|plan| {
+        self.shared.change(wall::now(), |plan| {
             let key = key.parse().unwrap();
             plan.delete(&key, &Precondition::default()).unwrap();
         });
@@ -216,14 +225,14 @@ impl StandIn {
 }
 
 impl Shared {
-    fn change<T>(&self, change: impl FnOnce(&mut Plan<'_>) -> T) -> T {
+    fn change<T>(&self, now: WallTime, change: impl FnOnce(&mut Plan<'_>) -> T) -> T {
         let mut inner = self.inner.lock().unwrap();
         let Inner {
             table,
             clock,
             entries,
         } = &mut *inner;
-        let mut plan = table.plan(clock, wall::now(), entries);
+        let mut plan = table.plan(clock, now, entries);
         let result = change(&mut plan);
         let changes = plan.finish();
         entries.extend(changes.entries.clone());
@@ -307,7 +316,7 @@ async fn merge(Extract(shared): Extract<Arc<Shared>>, asked: Asked, body: Bytes)
     };
     asked["from"].parse::<StoreId>().unwrap();
     let records = Batch::decode(body).unwrap().into_records().unwrap();
-    let merged: Vec<_> = shared.change(|plan| {
+    let merged: Vec<_> = shared.change(wall::now(), |plan| {
         let merge = |(key, entry)| plan.merge(&key, entry, via);
         records.into_iter().map(merge).collect()
     });
