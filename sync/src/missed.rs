@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 /// How old a record is that its pushes would have brought by now. A younger one that an exchange
 /// meets is most often still on its way, and whoever sent it on once more would double every push.
-const PUSHES_TAKE: Duration = Duration::from_secs(2);
+const PUSHES_TAKE: Duration = Duration::from_secs(1);
 /// The most records of one batch that everybody is told. More is what a pod missed while it was
 /// away, and the others have it.
 pub const TOLD_RECORDS_MAX: usize = 64;
