@@ -132,8 +132,8 @@ impl Table {
         }
     }
 
-    /// Takes in a record that the store already holds, at the start: no limit, clock or feed takes
-    /// part. Refuses what is no content of this table.
+    /// Takes in a record that the store already holds, at the start or because it holds another than
+    /// was thought: no limit, clock or feed takes part. Refuses what is no content of this table.
     pub fn load(&mut self, key: Key, entry: &Entry) -> Result<(), InvalidContent> {
         if let Some(content) = entry.content() {
             (self.check_content)(&key, content.as_bytes())?;
@@ -250,6 +250,16 @@ impl Table {
         }
     }
 
+    /// Takes out a record that the store does not hold, or not so that it can be read; says whether
+    /// there was one. To other replicas it is one that this one lacks, so an exchange brings it again.
+    pub fn forget(&mut self, key: &Key) -> bool {
+        let Some((key, row)) = self.rows.remove_entry(key) else {
+            return false;
+        };
+        self.unlink(&key, row);
+        true
+    }
+
     fn set(&mut self, key: Key, entry: &Entry) {
         let live = entry.is_live();
         let row = Row {
@@ -265,15 +275,20 @@ impl Table {
             content: entry.content().map(Content::digest),
         };
         if let Some(old) = self.rows.insert(key.clone(), row) {
-            self.sketch.remove(old.fingerprint);
-            if self.keys.get(&old.fingerprint) == Some(&key) {
-                self.keys.remove(&old.fingerprint);
-            }
-            self.tombstones -= usize::from(!old.is_live());
+            self.unlink(&key, old);
         }
         self.sketch.insert(row.fingerprint);
         self.keys.insert(row.fingerprint, key);
         self.tombstones += usize::from(!live);
+    }
+
+    /// Takes a row that is no longer in the index out of all else.
+    fn unlink(&mut self, key: &Key, old: Row) {
+        self.sketch.remove(old.fingerprint);
+        if self.keys.get(&old.fingerprint) == Some(key) {
+            self.keys.remove(&old.fingerprint);
+        }
+        self.tombstones -= usize::from(!old.is_live());
     }
 }
 

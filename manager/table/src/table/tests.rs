@@ -104,6 +104,24 @@ fn remote(reading_ms: u64, content: Option<&[u8]>, contact: u32) -> Entry {
 }
 
 #[test]
+fn what_the_store_lost_is_forgotten_and_taken_again() {
+    let mut replica = Replica::new(1);
+    let kept = replica.put("kept", b"1").unwrap();
+    let lost = replica.put("lost", b"2").unwrap();
+    replica.put("dead", b"3").unwrap();
+    replica.delete("dead").unwrap();
+    for key in ["lost", "dead"] {
+        replica.store.remove(&id(key));
+        assert!(replica.table.forget(&id(key)));
+        assert!(!replica.table.forget(&id(key)), "it is gone already");
+    }
+    replica.assert_consistent();
+    assert_eq!(replica.merge("kept", kept), Merged::Equal);
+    assert_eq!(replica.merge("lost", lost), Merged::Applied);
+    replica.assert_consistent();
+}
+
+#[test]
 fn a_group_is_decided_write_by_write_and_nothing_shows_before_it_is_applied() {
     let mut replica = Replica::new(1);
     let first = replica.put("a", b"1").unwrap();
