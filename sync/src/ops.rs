@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::{Own, Uptime};
 use peer_table::contract::State;
 use peer_table::table::Digest;
@@ -129,12 +130,22 @@ pub struct PeerView {
     pub last_heard_ms: Option<u64>,
     /// Failures in a row.
     pub failures: u32,
-    /// The word for the last failure.
+    /// The last failure, by its word in `udht_exchanges_total`.
     pub last_error: Option<String>,
     /// Whether its table, when it last told, was the one that this pod holds now.
     pub equal: Option<bool>,
     /// How far its clock is ahead of this machine's, in milliseconds.
     pub skew_ms: Option<i64>,
+}
+
+/// The word in metrics for a problem that the book has: there, a refusal has its reason only.
+fn result_word(problem: &str) -> String {
+    let refusals = HandshakeRefused::ALL.map(HandshakeRefused::word);
+    if refusals.contains(&problem) {
+        format!("refused_{problem}")
+    } else {
+        format!("failed_{problem}")
+    }
 }
 
 async fn peers(node: &Node) -> Answered {
@@ -156,7 +167,7 @@ async fn peers(node: &Node) -> Answered {
         last_ok_ms: ago(peer.succeeded),
         last_heard_ms: ago(peer.heard),
         failures: peer.failures,
-        last_error: peer.problem.map(str::to_owned),
+        last_error: peer.problem.map(result_word),
         equal: digest.and_then(|own| peer.digest.map(|(theirs, _)| own == theirs)),
         skew_ms: peer.skew_ms,
     };

@@ -258,7 +258,7 @@ mod tests {
         };
         let lost = PeerView {
             failures: 7,
-            last_error: Some("timed_out".to_owned()),
+            last_error: Some("failed_timed_out".to_owned()),
             equal: Some(false),
             address: "pod-3.udht:3003".to_owned(),
             ..peer()

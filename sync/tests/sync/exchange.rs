@@ -152,6 +152,8 @@ async fn another_cluster_is_refused_and_counted_and_nothing_is_merged() {
     let refused = "udht_exchanges_total{result=\"refused_cluster\",role=";
     let began = format!("{refused}\"initiator\"}}");
     assert_eq!(a.sync.metric(&began).await, 1);
+    let told = a.sync.ask("/v1/peers").await.1;
+    assert!(told.contains("\"refused_cluster\""), "{told}");
     let answered = format!("{refused}\"responder\"}}");
     assert!(b.sync.metric(&answered).await >= 1);
 }

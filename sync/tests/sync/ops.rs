@@ -86,6 +86,9 @@ async fn whoever_reaches_none_of_its_peers_is_isolated() {
     assert_eq!(a.sync.metric("udht_peers_reachable").await, 0);
     let failed = "udht_exchanges_total{result=\"failed_unreachable\",role=\"initiator\"}";
     assert_eq!(a.sync.metric(failed).await, 1);
+    let lost = peers(&a).await.peers.remove(0);
+    assert_eq!(lost.last_error.as_deref(), Some("failed_unreachable"));
+    assert_eq!((lost.failures, lost.reachable), (1, false));
 }
 
 #[tokio::test]
