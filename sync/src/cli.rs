@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use hyper::{Method, StatusCode};
 use peer_exchange::{Address, ExchangeError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +15,7 @@ use crate::config::{Bounds, EndsArgs, NotYet, ServeArgs};
 use crate::http::{BaseUrl, HttpClient, HttpError, chain};
 use crate::logging;
 use crate::manager::ManagerError;
+use crate::manual::Manual;
 use crate::node::Node;
 use crate::ops::{LIVE_PATH, PEERS_PATH, PeerReport, READY_PATH};
 use crate::serve::{self, ServeError};
@@ -90,6 +91,8 @@ Examples:
         #[arg(long)]
         live: bool,
     },
+    #[command(flatten)]
+    Manual(Manual),
 }
 
 #[derive(Debug, Args)]
@@ -250,6 +253,7 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
             let path = if live { LIVE_PATH } else { READY_PATH };
             ask(&ops.url, path).await.map(drop)
         }
+        Verb::Manual(manual) => Ok(manual.write(Cli::command(), out)?),
     }
 }
 
@@ -314,8 +318,6 @@ async fn ask(url: &BaseUrl, path: &str) -> Result<(StatusCode, Bytes), Undone> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -17,6 +17,7 @@ pub mod http;
 pub mod listen;
 pub mod logging;
 pub mod manager;
+mod manual;
 pub mod metrics;
 pub mod missed;
 pub mod node;

@@ -16,17 +16,18 @@ mod import;
 mod interrupt;
 mod lines;
 mod list;
+mod manual;
 mod output;
 mod record;
 #[cfg(test)]
 mod testing;
 mod watch;
 
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use self::args::{Format, Manager};
 use self::client::Client;
@@ -82,6 +83,8 @@ enum Command {
     /// Run the manager
     Serve(Box<ServeArgs>),
     #[command(flatten)]
+    Manual(manual::Manual),
+    #[command(flatten)]
     Client(Verb),
 }
 
@@ -110,6 +113,10 @@ pub fn run(cli: Cli, serve: impl FnOnce(ServeArgs) -> ExitCode) -> ExitCode {
     } = cli;
     let verb = match command {
         Command::Serve(args) => return serve(*args),
+        Command::Manual(manual) => {
+            let written = manual.write(Cli::command(), &mut io::stdout());
+            return ended(written.map_err(Failure::Output), &mut io::stderr());
+        }
         Command::Client(verb) => verb,
     };
     match &verb {
@@ -130,15 +137,20 @@ pub fn run(cli: Cli, serve: impl FnOnce(ServeArgs) -> ExitCode) -> ExitCode {
         now: SystemTime::now(),
         pause: &mut std::thread::sleep,
     };
-    match execute(&Client::new(manager), output, &verb, &mut console) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if !failure.is_broken_pipe() {
-                console.note(&format!("error: {failure}"));
-            }
-            ExitCode::from(failure.exit_code())
-        }
+    let result = execute(&Client::new(manager), output, &verb, &mut console);
+    ended(result, console.err)
+}
+
+/// How the program ends, which is told if it is a failure.
+fn ended(result: Result<(), Failure>, err: &mut dyn Write) -> ExitCode {
+    let Err(failure) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if !failure.is_broken_pipe() {
+        // Nobody may be reading, and then there is nobody to tell.
+        let _ = writeln!(err, "error: {failure}");
     }
+    ExitCode::from(failure.exit_code())
 }
 
 /// Runs a verb of the client; what it printed is handed on even if it failed.
@@ -167,10 +179,6 @@ fn execute(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use clap::CommandFactory;
-
     use super::testing::{Canned, PEER, chunked};
     use super::*;
 
@@ -212,7 +220,9 @@ mod tests {
                     .split_whitespace()
                     .map(|word| word.trim_matches('\''))
                     .collect();
-                let Some(start) = words.iter().position(|word| word.ends_with("udht-manager"))
+                let Some(start) = words
+                    .iter()
+                    .position(|word| word.trim_start_matches('/') == "udht-manager")
                 else {
                     continue;
                 };
