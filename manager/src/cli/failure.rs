@@ -88,7 +88,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The code to exit with; [`super::EXIT_CODES`] tells users.
+    /// The code to exit with; the help of the program tells users.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,

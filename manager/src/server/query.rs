@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn what_is_unknown_or_given_twice_or_malformed_is_refused_by_name() {
         for (query, part) in [
-            ("nam=x", "nam: is no parameter"),
+            ("colour=x", "colour: is no parameter"),
             ("name=a&name=a", "name: is given more than once"),
             ("label=a", "label: must be key=value"),
             ("label==a", "label: must be key=value"),

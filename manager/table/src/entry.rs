@@ -166,7 +166,8 @@ impl Entry {
 
 /// The bytes of a part of the head, of which the layout says the length.
 fn array<const N: usize>(part: &[u8]) -> [u8; N] {
-    part.try_into().expect("the parts of the head have fixed lengths")
+    part.try_into()
+        .expect("the parts of the head have fixed lengths")
 }
 
 /// The bytes of a stored value before its content.

@@ -12,7 +12,11 @@ const NOW: WallTime = WallTime::from_millis(1_700_000_000_000);
 const DRIFT: Duration = Duration::from_secs(10);
 
 fn any_content(_: &Key, content: &[u8]) -> Result<(), InvalidContent> {
-    if content == b"bad" { Err(InvalidContent("bad".into())) } else { Ok(()) }
+    if content == b"bad" {
+        Err(InvalidContent("bad".into()))
+    } else {
+        Ok(())
+    }
 }
 
 fn table_with(limits: Limits) -> Table {
@@ -42,7 +46,11 @@ impl Replica {
     fn with_limits(origin: u8, limits: Limits) -> Self {
         Self {
             table: table_with(limits),
-            clock: Clock::new(OriginId::from_bytes([origin; 16]), Reading::default(), DRIFT),
+            clock: Clock::new(
+                OriginId::from_bytes([origin; 16]),
+                Reading::default(),
+                DRIFT,
+            ),
             store: BTreeMap::new(),
         }
     }
@@ -80,7 +88,10 @@ impl Replica {
         assert_eq!(self.table.sketch, loaded.sketch);
         assert_eq!(self.table.digest(), loaded.digest());
         let live = self.store.values().filter(|entry| entry.is_live()).count();
-        assert_eq!((self.table.live(), self.table.tombstones()), (live, self.store.len() - live));
+        assert_eq!(
+            (self.table.live(), self.table.tombstones()),
+            (live, self.store.len() - live)
+        );
     }
 }
 
@@ -89,7 +100,10 @@ fn id(key: &str) -> Key {
 }
 
 fn new(content: &[u8]) -> NewContent {
-    NewContent { content: Content::from(content), contact: Contact::NEVER }
+    NewContent {
+        content: Content::from(content),
+        contact: Contact::NEVER,
+    }
 }
 
 fn remote(reading_ms: u64, content: Option<&[u8]>, contact: u32) -> Entry {
@@ -99,7 +113,9 @@ fn remote(reading_ms: u64, content: Option<&[u8]>, contact: u32) -> Entry {
             origin: OriginId::from_bytes([99; 16]),
         },
         contact: Contact::from_steps(contact),
-        body: content.map_or(Body::Tombstone, |content| Body::Live(Content::from(content))),
+        body: content.map_or(Body::Tombstone, |content| {
+            Body::Live(Content::from(content))
+        }),
     }
 }
 
@@ -133,7 +149,12 @@ fn a_group_is_decided_write_by_write_and_nothing_shows_before_it_is_applied() {
     let mut plan = replica.table.plan(&mut replica.clock, NOW, &replica.store);
     let won = plan.put(&id("a"), &if_first, new(b"2")).unwrap();
     let lost = plan.put(&id("a"), &if_first, new(b"3"));
-    assert_eq!(lost, Err(WriteRefused::Precondition { live: Some(won.version) }));
+    assert_eq!(
+        lost,
+        Err(WriteRefused::Precondition {
+            live: Some(won.version)
+        })
+    );
     let changes = plan.finish();
     assert_eq!(changes.stamped, Some(won.version.reading));
     assert_eq!(replica.table.digest(), before);
@@ -143,11 +164,17 @@ fn a_group_is_decided_write_by_write_and_nothing_shows_before_it_is_applied() {
 
 #[test]
 fn preconditions_hold_as_http_says() {
-    let live = Some(remote(1, None, 0).version);
+    let held = remote(1, None, 0).version;
     let other = vec![remote(2, None, 0).version];
-    let if_match = |wanted| Precondition { if_match: Some(wanted), if_none_match: None };
-    let if_none = |wanted| Precondition { if_match: None, if_none_match: Some(wanted) };
-    let same = vec![live.unwrap()];
+    let if_match = |wanted| Precondition {
+        if_match: Some(wanted),
+        if_none_match: None,
+    };
+    let if_none = |wanted| Precondition {
+        if_match: None,
+        if_none_match: Some(wanted),
+    };
+    let same = vec![held];
     for (precondition, on_live, on_absent) in [
         (Precondition::default(), true, true),
         (Precondition::absent(), false, true),
@@ -157,8 +184,16 @@ fn preconditions_hold_as_http_says() {
         (if_none(Match::Versions(same)), false, true),
         (if_none(Match::Versions(other)), true, true),
     ] {
-        assert_eq!(precondition.holds(live), on_live, "{precondition:?} on a live record");
-        assert_eq!(precondition.holds(None), on_absent, "{precondition:?} without one");
+        assert_eq!(
+            precondition.holds(Some(held)),
+            on_live,
+            "{precondition:?} on a live record"
+        );
+        assert_eq!(
+            precondition.holds(None),
+            on_absent,
+            "{precondition:?} without one"
+        );
     }
 }
 
@@ -181,18 +216,28 @@ fn a_contact_moves_forward_only_and_changes_no_version() {
     let mut replica = Replica::new(1);
     let written = replica.put("a", b"1").unwrap();
     let step = |steps| Contact::from_steps(steps);
-    let seen = replica.group(|plan| plan.contact(&id("a"), step(5))).unwrap();
-    assert_eq!(seen, Entry { contact: step(5), ..written.clone() });
-    let earlier = replica.group(|plan| plan.contact(&id("a"), step(4))).unwrap();
+    let seen = replica
+        .group(|plan| plan.contact(&id("a"), step(5)))
+        .unwrap();
+    assert_eq!(
+        seen,
+        Entry {
+            contact: step(5),
+            ..written.clone()
+        }
+    );
+    let earlier = replica
+        .group(|plan| plan.contact(&id("a"), step(4)))
+        .unwrap();
     assert_eq!(earlier.contact, step(5));
     assert_eq!(replica.put("a", b"2").unwrap().contact, step(5));
     assert_eq!(replica.delete("a").unwrap().contact, step(5));
     let absent = replica.group(|plan| plan.contact(&id("a"), step(9)));
     assert_eq!(absent, Err(WriteRefused::Absent));
     let ahead = Contact::at(NOW.plus(Duration::from_hours(1)));
-    let refused = replica.put("b", b"1").and_then(|_| {
-        replica.group(|plan| plan.contact(&id("b"), ahead))
-    });
+    let refused = replica
+        .put("b", b"1")
+        .and_then(|_| replica.group(|plan| plan.contact(&id("b"), ahead)));
     assert!(matches!(refused, Err(WriteRefused::ContactAhead { .. })));
     replica.assert_consistent();
 }
@@ -222,31 +267,57 @@ fn a_record_from_too_far_ahead_is_refused_and_moves_no_clock() {
         Merged::Refused(MergeRefused::ContactAhead)
     );
     assert_eq!(replica.clock.last(), Reading::default());
-    assert_eq!(replica.merge("a", remote(ahead - 1, Some(b"1"), 0)), Merged::Applied);
-    assert!(matches!(replica.put("b", b"1"), Err(WriteRefused::Clock(_))));
+    assert_eq!(
+        replica.merge("a", remote(ahead - 1, Some(b"1"), 0)),
+        Merged::Applied
+    );
+    assert!(matches!(
+        replica.put("b", b"1"),
+        Err(WriteRefused::Clock(_))
+    ));
 }
 
 #[test]
 fn a_record_that_is_too_large_or_no_content_is_refused_from_either_side() {
-    let limits = Limits { record_bytes_max: 4, ..Limits::default() };
+    let limits = Limits {
+        record_bytes_max: 4,
+        ..Limits::default()
+    };
     let mut replica = Replica::with_limits(1, limits);
     assert_eq!(
         replica.put("a", b"1234"),
-        Err(WriteRefused::TooLarge { bytes: 5, bytes_max: 4 })
+        Err(WriteRefused::TooLarge {
+            bytes: 5,
+            bytes_max: 4
+        })
     );
     let too_large = remote(1, Some(b"1234"), 0);
-    assert_eq!(replica.merge("a", too_large), Merged::Refused(MergeRefused::TooLarge));
+    assert_eq!(
+        replica.merge("a", too_large),
+        Merged::Refused(MergeRefused::TooLarge)
+    );
     assert_eq!(
         replica.merge("a", remote(1, Some(b"bad"), 0)),
         Merged::Refused(MergeRefused::Content)
     );
-    assert!(replica.table.load(id("a"), &remote(1, Some(b"bad"), 0)).is_err());
+    assert!(
+        replica
+            .table
+            .load(id("a"), &remote(1, Some(b"bad"), 0))
+            .is_err()
+    );
     assert_eq!(replica.table.digest(), table_with(limits).digest());
 }
 
 #[test]
 fn a_full_table_refuses_new_keys_and_takes_changes_and_deletes() {
-    let mut replica = Replica::with_limits(1, Limits { records_max: 2, ..Limits::default() });
+    let mut replica = Replica::with_limits(
+        1,
+        Limits {
+            records_max: 2,
+            ..Limits::default()
+        },
+    );
     let full = Err(WriteRefused::Full { records_max: 2 });
     let in_one_group = replica.group(|plan| {
         ["a", "b", "c"].map(|key| plan.put(&id(key), &Precondition::default(), new(b"1")))
@@ -269,7 +340,8 @@ fn the_feed_tells_each_change_in_order_with_its_way() {
     let mut replica = Replica::new(1);
     let start = replica.table.feed().revision();
     replica.group(|plan| {
-        plan.put(&id("a"), &Precondition::default(), new(b"1")).unwrap();
+        plan.put(&id("a"), &Precondition::default(), new(b"1"))
+            .unwrap();
         plan.delete(&id("a"), &Precondition::default()).unwrap();
         plan.merge(&id("b"), remote(1, Some(b"1"), 0), Via::Push);
         plan.merge(&id("b"), remote(1, Some(b"1"), 3), Via::Exchange);
@@ -281,7 +353,14 @@ fn the_feed_tells_each_change_in_order_with_its_way() {
         .since(start, 100)
         .unwrap()
         .into_iter()
-        .map(|(_, change)| (change.key.to_string(), change.entry.is_live(), change.what, change.via))
+        .map(|(_, change)| {
+            (
+                change.key.to_string(),
+                change.entry.is_live(),
+                change.what,
+                change.via,
+            )
+        })
         .collect();
     assert_eq!(
         told,
@@ -303,7 +382,11 @@ fn rows_come_in_the_order_of_keys_and_go_on_after_any_of_them() {
     }
     let keys = |after: Option<&str>, limit| -> Vec<String> {
         let after = after.map(id);
-        replica.table.rows_after(after.as_ref(), limit).map(|(key, _)| key.to_string()).collect()
+        replica
+            .table
+            .rows_after(after.as_ref(), limit)
+            .map(|(key, _)| key.to_string())
+            .collect()
     };
     assert_eq!(keys(None, 2), ["a", "b"]);
     assert_eq!(keys(Some("b"), 2), ["c"]);
@@ -317,7 +400,10 @@ fn fingerprints_come_ascending_and_name_their_keys() {
     for n in 0..50 {
         replica.put(&format!("k{n}"), b"1").unwrap();
     }
-    let all: Vec<_> = replica.table.fingerprints_from(Fingerprint(0), 100).collect();
+    let all: Vec<_> = replica
+        .table
+        .fingerprints_from(Fingerprint(0), 100)
+        .collect();
     assert!(all.is_sorted() && all.len() == 50);
     let rest: Vec<_> = replica.table.fingerprints_from(all[20], 100).collect();
     assert_eq!(rest, all[20..]);
@@ -343,7 +429,11 @@ fn steps() -> impl Strategy<Value = Step> {
                 reading: Reading::from_u64((NOW.as_millis() + ms) << 16),
                 origin: OriginId::from_bytes([origin; 16]),
             },
-            ..remote(0, content.map(|byte| [byte]).as_ref().map(|bytes| &bytes[..]), contact)
+            ..remote(
+                0,
+                content.map(|byte| [byte]).as_ref().map(|bytes| &bytes[..]),
+                contact,
+            )
         },
     );
     prop_oneof![
