@@ -31,7 +31,7 @@ Examples:
   udht-sync healthcheck                for probes: is this pod ready?
 
 Exit codes:
-  0 done   1 failed   2 wrong usage   3 refused by the peer   5 not reachable";
+  0 done   1 failed   2 wrong usage   3 refused, by the peer or from here   5 not reachable";
 
 /// The table's traveller: finds the other pods and makes their tables and this pod's equal.
 ///
@@ -52,7 +52,8 @@ enum Verb {
     #[command(after_help = "\
 Examples:
   udht-sync serve --tls off --discovery fixed:10.0.0.1:3003,10.0.0.2:3003
-  udht-sync serve --tls off --discovery fixed:pod-0.udht:3003 --cluster prod/files --log debug")]
+  udht-sync serve --tls files:/tls --discovery fixed:pod-0.udht:3003 --cluster prod/files
+      the certificate in /tls bears the name prod-files.udht.internal")]
     Serve(Box<ServeArgs>),
     /// Show what the running sync knows of each peer
     #[command(after_help = "\
@@ -66,7 +67,7 @@ Examples:
     /// is not needed and not disturbed.
     #[command(after_help = "\
 Examples:
-  udht-sync exchange 10.0.0.2:3003 --tls off
+  udht-sync exchange 10.0.0.2:3003 --tls files:/tls
   udht-sync exchange pod-2.udht:3003 --tls off -o json | jq .bytes_sent")]
     Exchange {
         /// Where the sync of the peer listens
@@ -197,6 +198,7 @@ impl Undone {
     fn of_http(error: &HttpError, text: &str, hint: &str) -> Self {
         match error {
             HttpError::TooLarge { .. } => Self::new(Exit::Failed, text),
+            HttpError::Refused { .. } => Self::new(Exit::Refused, text),
             _ => Self::new(Exit::Unreachable, format!("{text}\n{hint}")),
         }
     }

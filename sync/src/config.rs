@@ -88,7 +88,17 @@ pub struct EndsArgs {
         default_value = "udht"
     )]
     pub cluster: ClusterId,
-    /// What secures connections between pods: `auto` or `files:DIR` (both not yet), or `off`
+    /// What secures connections between pods: `files:DIR`, `off`, or `auto` (not yet)
+    ///
+    /// `files:DIR` is mutual TLS 1.3 with the PEM files `ca.crt` (the authorities that are
+    /// believed), `tls.crt` (the own certificate, and those between it and its authority behind
+    /// it) and `tls.key` in this folder, named as in a Secret of cert-manager. They are read anew
+    /// when they change. The certificate must be good for both ends of a connection, and bear one
+    /// DNS name, the same in all pods: the cluster's id in lower case, each character but a-z and
+    /// 0-9 as `-`, of this the first 63 characters, without `-` at its ends; and behind it
+    /// `.udht.internal`. So `--cluster default/udht` takes `default-udht.udht.internal`.
+    ///
+    /// `off` neither encrypts nor asks who is at the other end. All pods need the same.
     #[arg(long, env = "UDHT_TLS", value_name = "HOW", default_value = "auto")]
     pub tls: Tls,
 }
@@ -107,10 +117,12 @@ impl EndsArgs {
     /// Refuses what this release cannot do.
     pub fn check(&self) -> Result<(), NotYet> {
         match &self.tls {
-            Tls::Off => Ok(()),
-            tls @ (Tls::Auto | Tls::Files(_)) => Err(NotYet {
-                what: format!("`--tls {tls}`, which secures the connections between pods,"),
-                instead: "`--tls off` (connections are then neither encrypted nor authenticated)",
+            Tls::Files(_) | Tls::Off => Ok(()),
+            Tls::Auto => Err(NotYet {
+                what: "`--tls auto`, which secures the connections between pods by itself,"
+                    .to_owned(),
+                instead: "`--tls files:DIR` (mutual TLS with your own certificates) or `--tls off` \
+                          (connections are then neither encrypted nor authenticated)",
             }),
         }
     }
@@ -235,6 +247,10 @@ pub struct Bounds {
     pub scrape: Duration,
     /// Of questions to peers.
     pub peer: ClientBounds,
+    /// For how long a connection to a peer is used, at the most.
+    pub peer_age: Duration,
+    /// How often the TLS files are looked at.
+    pub tls_look: Duration,
     /// Of one exchange, however many messages it takes.
     pub exchange: Duration,
     /// Of a push to one peer: whoever is slower is passed over.
@@ -272,6 +288,7 @@ impl Default for Bounds {
         let idle = Duration::from_mins(1);
         let server = ServerBounds {
             connections_max: 512,
+            handshake: Duration::from_secs(5),
             // Longer than `idle`, so that it is the client that ends an idle connection: else a
             // request could meet one that is just being closed.
             head: Duration::from_secs(75),
@@ -294,6 +311,9 @@ impl Default for Bounds {
                 idle,
                 idle_max: 2,
             },
+            // Shorter than `age`, for the reason that `idle` is.
+            peer_age: Duration::from_mins(5),
+            tls_look: Duration::from_secs(1),
             exchange: Duration::from_mins(10),
             push: Duration::from_secs(3),
             server,
@@ -346,5 +366,6 @@ mod tests {
     fn a_client_lets_go_of_an_idle_connection_before_its_server_does() {
         let bounds = Bounds::default();
         assert!(bounds.peer.idle < bounds.server.head);
+        assert!(bounds.peer_age < bounds.server.age);
     }
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,13 +18,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use peer_table::contract::MEDIA_TYPE;
 
-/// What lies between a request and the wire. Mutual TLS will wrap this one and take its place here.
-pub type Connector = HttpConnector;
+use crate::tls::{Connector, Credentials, Refused, Tls};
 
 /// How long things may take, and how long a connection is kept.
 #[derive(Copy, Clone, Debug)]
 pub struct ClientBounds {
-    /// Until a connection stands, for each address of a name.
+    /// Until a connection stands, for each address of a name; and then once more until both ends
+    /// trust each other.
     pub connect: Duration,
     /// Until the whole answer is there.
     pub answer: Duration,
@@ -43,6 +44,14 @@ pub enum HttpError {
         authority: String,
         /// What the system says.
         source: hyper_util::client::legacy::Error,
+    },
+    /// There is a connection, and the two ends do not trust each other.
+    #[error("no secure connection to {authority}")]
+    Refused {
+        /// To whom.
+        authority: String,
+        /// Who refused whom, and why.
+        source: Refused,
     },
     /// The connection broke before the answer was complete.
     #[error("the connection to {authority} broke before the answer was complete")]
@@ -78,11 +87,18 @@ pub struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client without connections yet.
+    /// A client without connections yet, which secures none of them.
     pub fn new(bounds: ClientBounds) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(bounds.connect));
-        connector.set_nodelay(true);
+        Self::with(Connector::plain(tcp(bounds)), bounds)
+    }
+
+    /// A client without connections yet, which secures them with these credentials of `tls`.
+    pub fn secure(bounds: ClientBounds, tls: &Tls, credentials: Arc<Credentials>) -> Self {
+        let connector = Connector::secure(tcp(bounds), tls, credentials, bounds.connect);
+        Self::with(connector, bounds)
+    }
+
+    fn with(connector: Connector, bounds: ClientBounds) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(bounds.idle)
             .pool_timer(TokioTimer::new())
@@ -146,7 +162,12 @@ impl HttpClient {
     ) -> Result<Response<Incoming>, HttpError> {
         let authority = || authority.to_owned();
         self.client.request(request).await.map_err(|error| {
-            if error.is_connect() {
+            if let Some(refused) = Refused::behind(&error) {
+                HttpError::Refused {
+                    authority: authority(),
+                    source: refused.clone(),
+                }
+            } else if error.is_connect() {
                 HttpError::Unreachable {
                     authority: authority(),
                     source: error,
@@ -163,6 +184,13 @@ impl HttpClient {
 
 /// The most that is read ahead or waits to be written on one connection.
 pub(crate) const BUFFER_BYTES_MAX: usize = 64 << 10;
+
+fn tcp(bounds: ClientBounds) -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.set_connect_timeout(Some(bounds.connect));
+    tcp.set_nodelay(true);
+    tcp
+}
 
 fn authority(request: &Request<Full<Bytes>>) -> String {
     let authority = request.uri().authority();

@@ -27,5 +27,6 @@ pub mod rounds;
 pub mod serve;
 pub mod server;
 pub mod show;
+pub mod tls;
 pub mod transport;
 pub mod wall;

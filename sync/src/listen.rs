@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +15,13 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounter;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http::BUFFER_BYTES_MAX;
+use crate::tls::{Door, Entered, Guest};
 
 /// A request as it comes in.
 pub type Asked = Request<Incoming>;
@@ -31,6 +33,8 @@ pub type Answered = Response<Full<Bytes>>;
 pub struct ServerBounds {
     /// Connections at once; one more is closed as soon as it is there.
     pub connections_max: usize,
+    /// From the beginning of a connection until both ends trust each other, where they have to.
+    pub handshake: Duration,
     /// From the beginning of a connection, or from an answer, until the head of a request is there.
     pub head: Duration,
     /// From the head of a request until its body is there.
@@ -50,6 +54,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub async fn serve<F, A>(
     listener: TcpListener,
     bounds: ServerBounds,
+    door: Door,
     turned_away: IntCounter,
     stop: CancellationToken,
     answer: F,
@@ -72,9 +77,15 @@ pub async fn serve<F, A>(
             turned_away.inc();
             continue;
         };
-        let connection = converse(stream, bounds, stop.clone(), answer.clone());
+        // Answers are small and waited for. Where it cannot be set they are only slower.
+        let _ = stream.set_nodelay(true);
+        let door = door.clone();
+        let (stop, answer) = (stop.clone(), answer.clone());
         connections.spawn(async move {
-            connection.await;
+            let enter = stop.run_until_cancelled(door.enter(stream, bounds.handshake));
+            if let Some(Some((stream, guest))) = enter.await {
+                converse(stream, guest, bounds, &stop, answer).await;
+            }
             drop(place);
         });
     }
@@ -89,16 +100,27 @@ pub async fn serve<F, A>(
 }
 
 /// One connection, from its first request to its last.
-async fn converse<F, A>(stream: TcpStream, bounds: ServerBounds, stop: CancellationToken, answer: F)
-where
+async fn converse<F, A>(
+    stream: Entered,
+    mut guest: Guest,
+    bounds: ServerBounds,
+    stop: &CancellationToken,
+    answer: F,
+) where
     F: Fn(Asked) -> A,
     A: Future<Output = Answered>,
 {
-    // Answers are small and waited for. Where it cannot be set they are only slower.
-    let _ = stream.set_nodelay(true);
+    let last = &AtomicBool::new(false);
     let service = service_fn(move |request| {
         let answer = answer(request);
-        async { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let mut answer = answer.await;
+            if last.load(Ordering::Relaxed) {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,10 +129,20 @@ where
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut ended = tokio::select! {
-        ended = connection.as_mut() => Some(ended),
-        () = stop.cancelled() => None,
-        () = tokio::time::sleep(bounds.age) => None,
+    let mut age = std::pin::pin!(tokio::time::sleep(bounds.age));
+    let mut ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break Some(ended),
+            () = stop.cancelled() => break None,
+            () = age.as_mut() => break None,
+            // The next answer says that it is the last one, so that no question is lost: one could
+            // be on its way to a connection that is closed while nothing happens on it.
+            still_welcome = guest.outlived() => if still_welcome {
+                last.store(true, Ordering::Relaxed);
+            } else {
+                break None;
+            },
+        }
     };
     if ended.is_none() {
         connection.as_mut().graceful_shutdown();

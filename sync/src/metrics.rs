@@ -3,12 +3,14 @@
 mod exchanges;
 mod pushes;
 mod register;
+mod tls;
 
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
 pub use self::exchanges::{Direction, ExchangeMetrics};
 pub use self::pushes::{PushMetrics, Pushed};
 use self::register::Register;
+pub use self::tls::TlsMetrics;
 
 const SECONDS: [f64; 12] = [
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
@@ -22,6 +24,8 @@ pub struct Metrics {
     pub exchanges: ExchangeMetrics,
     /// Of pushes.
     pub pushes: PushMetrics,
+    /// Of mutual TLS.
+    pub tls: TlsMetrics,
     /// Figures of the peer book.
     pub peers: PeerGauges,
     /// 1 if the manager answered at the last scrape.
@@ -86,6 +90,7 @@ impl Metrics {
         Ok(Self {
             exchanges: ExchangeMetrics::new(&register)?,
             pushes: PushMetrics::new(&register)?,
+            tls: TlsMetrics::new(&register)?,
             peers: PeerGauges::new(&register)?,
             manager_up: register.gauge(
                 "udht_manager_up",

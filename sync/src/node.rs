@@ -1,6 +1,5 @@
 //! What all parts of one sync share: the two ends of an exchange, the peer book, the metrics.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,21 +9,33 @@ use peer_exchange::{Address, ExchangeError, Partner, PeerBook, Refusal, Report, 
 use peer_table::contract::Batch;
 use peer_table::{TableName, peers};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::{Bounds, EndsArgs};
+use crate::config::{self, Bounds, EndsArgs};
 use crate::contacts::Contacts;
 use crate::http::chain;
+use crate::logging::Rarely;
 use crate::manager::Manager;
 use crate::metrics::{Direction, Metrics};
 use crate::missed::Missed;
+use crate::tls::{Door, FilesError, Refusals, Tls};
 use crate::transport::{Transport, TransportError, failure};
 use crate::wall::{self, Stopwatch};
 
 /// A clock that is further off than this is worth a line in the log: half of the drift that a
 /// manager puts up with unless it is told otherwise.
 const SKEW_NOTABLE_MS: u64 = 5_000;
-/// How often the same kind of trouble is worth a line in the log.
-const TROUBLE_EVERY: Duration = Duration::from_mins(1);
+
+/// What all parts share cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The TLS files cannot be used.
+    #[error(transparent)]
+    Tls(#[from] FilesError),
+    /// A metric cannot be had.
+    #[error("a metric cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+}
 
 /// One sync.
 #[derive(Debug)]
@@ -47,7 +58,8 @@ pub struct Node {
     pub bounds: Bounds,
     book: Mutex<PeerBook>,
     contacts: Mutex<Contacts>,
-    said: Mutex<BTreeMap<&'static str, Uptime>>,
+    tls: Option<Arc<Tls>>,
+    said: Rarely,
     running: Stopwatch,
 }
 
@@ -58,13 +70,21 @@ impl Node {
         ends: &EndsArgs,
         bounds: Bounds,
         interval: Duration,
-    ) -> prometheus::Result<(Self, mpsc::Receiver<Batch>)> {
+    ) -> Result<(Self, mpsc::Receiver<Batch>), NodeError> {
         let EndsArgs {
             manager,
             cluster,
-            tls: _,
+            tls,
         } = ends;
         let metrics = Metrics::new()?;
+        let tls = match tls {
+            config::Tls::Files(folder) => {
+                let tls = Tls::from_files(folder.clone(), cluster, metrics.tls.clone())?;
+                Some(Arc::new(tls))
+            }
+            // `EndsArgs::check` lets nothing else pass.
+            config::Tls::Auto | config::Tls::Off => None,
+        };
         let [sent, received] =
             [Direction::Sent, Direction::Received].map(|way| metrics.exchanges.bytes(way));
         let (missed, found) = Missed::new();
@@ -77,7 +97,7 @@ impl Node {
                 bounds.scrape,
                 Arc::clone(&missed),
             ),
-            transport: Transport::new(bounds.peer, sent, received),
+            transport: Transport::new(bounds.peer, bounds.peer_age, tls.clone(), sent, received),
             metrics,
             table: peers::table_name(),
             options: Options::default(),
@@ -86,7 +106,8 @@ impl Node {
             bounds,
             book: Mutex::default(),
             contacts: Mutex::default(),
-            said: Mutex::default(),
+            tls,
+            said: Rarely::default(),
             running: Stopwatch::start(),
         };
         Ok((node, found))
@@ -95,6 +116,21 @@ impl Node {
     /// The peer book.
     pub fn book(&self) -> MutexGuard<'_, PeerBook> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How peers are let in.
+    pub fn door(&self) -> Door {
+        match &self.tls {
+            Some(tls) => Door::Tls(Arc::clone(tls)),
+            None => Door::Plain(Arc::new(Refusals::new(self.metrics.tls.clone()))),
+        }
+    }
+
+    /// Takes the TLS files anew when they change, until `stop`.
+    pub async fn follow_tls(&self, stop: CancellationToken) {
+        if let Some(tls) = &self.tls {
+            tls.follow(self.bounds.tls_look, stop).await;
+        }
     }
 
     /// How long this sync has run.
@@ -218,14 +254,6 @@ impl Node {
     /// Whether trouble of this kind was not talked about for a while: what comes from outside must
     /// not fill the log.
     pub fn is_news(&self, kind: &'static str) -> bool {
-        let now = self.uptime();
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = said
-            .get(kind)
-            .is_none_or(|last| now.0.saturating_sub(last.0) >= TROUBLE_EVERY);
-        if news {
-            said.insert(kind, now);
-        }
-        news
+        self.said.is_news(kind)
     }
 }

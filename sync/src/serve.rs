@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Bounds, NotYet, ServeArgs};
 use crate::discovery::Discovery;
 use crate::metrics::Port;
-use crate::node::Node;
+use crate::node::{Node, NodeError};
 use crate::push::Pusher;
 use crate::server::Responder;
+use crate::tls::Door;
 use crate::{feed, listen, ops, rounds};
 
 /// Why nothing could be begun.
@@ -33,9 +34,9 @@ pub enum ServeError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// A metric cannot be had.
-    #[error("a metric cannot be registered")]
-    Metrics(#[from] prometheus::Error),
+    /// What all parts share cannot be had.
+    #[error(transparent)]
+    Node(#[from] NodeError),
 }
 
 /// A sync that listens and does nothing yet.
@@ -136,6 +137,7 @@ impl Bound {
             listen::serve(
                 exchange,
                 bounds.server,
+                node.door(),
                 node.metrics.turned_away(Port::Exchange),
                 stop.clone(),
                 answer_peer,
@@ -143,6 +145,7 @@ impl Bound {
             listen::serve(
                 ops,
                 bounds.ops,
+                Door::Open,
                 node.metrics.turned_away(Port::Ops),
                 stop.clone(),
                 answer_ops,
@@ -155,6 +158,7 @@ impl Bound {
                 push_delay,
                 stop.clone()
             ),
+            node.follow_tls(stop.clone()),
         );
         pusher.drain(bounds.drain).await;
         tracing::info!("stopped");

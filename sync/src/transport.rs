@@ -1,5 +1,6 @@
 //! The way to other pods' syncs.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -9,7 +10,9 @@ use peer_exchange::{Address, ExchangeError, Remote};
 use peer_table::contract::{MEDIA_TYPE, MESSAGE_BYTES_MAX};
 use prometheus::IntCounter;
 
-use crate::http::{ClientBounds, HttpClient, HttpError};
+use crate::http::{ClientBounds, HttpClient, HttpError, detail};
+use crate::tls::{Credentials, Tls};
+use crate::wall::Stopwatch;
 
 /// Where a sync takes messages.
 pub const EXCHANGE_PATH: &str = "/v1/exchange";
@@ -19,16 +22,30 @@ pub const BODY_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 4;
 /// The connections to all peers.
 #[derive(Clone, Debug)]
 pub struct Transport {
-    http: HttpClient,
+    lines: Arc<Lines>,
+    answer: Duration,
     sent: IntCounter,
     received: IntCounter,
 }
 
 impl Transport {
-    /// No connection yet. The two counters are of the bytes of messages.
-    pub fn new(bounds: ClientBounds, sent: IntCounter, received: IntCounter) -> Self {
+    /// No connection yet; none is used for longer than `age`. The two counters are of the bytes of
+    /// messages.
+    pub fn new(
+        bounds: ClientBounds,
+        age: Duration,
+        tls: Option<Arc<Tls>>,
+        sent: IntCounter,
+        received: IntCounter,
+    ) -> Self {
         Self {
-            http: HttpClient::new(bounds),
+            lines: Arc::new(Lines {
+                kept: Mutex::new(Kept::new(bounds, tls.as_deref())),
+                bounds,
+                age,
+                tls,
+            }),
+            answer: bounds.answer,
             sent,
             received,
         }
@@ -38,17 +55,66 @@ impl Transport {
     #[must_use]
     pub fn answering_within(&self, answer: Duration) -> Self {
         Self {
-            http: self.http.answering_within(answer),
+            answer,
             ..self.clone()
         }
     }
 
-    /// The way to the peer at this address. A name in it is looked up at each new connection.
+    /// The way to the peer at this address. A name in it is looked up at each new connection. That
+    /// it is an `http` URL under TLS too is nobody's business: the connection is secured below it.
     pub fn to(&self, address: &Address) -> Line {
         Line {
             transport: self.clone(),
             url: format!("http://{address}{EXCHANGE_PATH}"),
         }
+    }
+}
+
+/// The connections that are kept.
+#[derive(Debug)]
+struct Lines {
+    kept: Mutex<Kept>,
+    bounds: ClientBounds,
+    age: Duration,
+    tls: Option<Arc<Tls>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    http: HttpClient,
+    credentials: Option<Arc<Credentials>>,
+    since: Stopwatch,
+}
+
+impl Kept {
+    fn new(bounds: ClientBounds, tls: Option<&Tls>) -> Self {
+        let credentials = tls.map(Tls::current);
+        let http = match (tls, &credentials) {
+            (Some(tls), Some(current)) => HttpClient::secure(bounds, tls, Arc::clone(current)),
+            _ => HttpClient::new(bounds),
+        };
+        Self {
+            http,
+            credentials,
+            since: Stopwatch::start(),
+        }
+    }
+}
+
+impl Lines {
+    /// A client whose connections were made with the credentials that are in use, and not long
+    /// ago. Those of before end with what is under way on them.
+    fn http(&self) -> HttpClient {
+        let current = self.tls.as_deref().map(Tls::current);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = match (&kept.credentials, &current) {
+            (Some(kept), Some(current)) => Arc::ptr_eq(kept, current),
+            (kept, current) => kept.is_none() && current.is_none(),
+        };
+        if !same || kept.since.elapsed() > self.age {
+            *kept = Kept::new(self.bounds, self.tls.as_deref());
+        }
+        kept.http.clone()
     }
 }
 
@@ -66,10 +132,14 @@ pub enum TransportError {
     #[error(transparent)]
     Http(#[from] HttpError),
     /// What answered is no sync, or has no time even to say so in its own way.
-    #[error("answered with status {status}; is it the exchange port of a sync?")]
+    #[error(
+        "answered with status {status}; is it the exchange port of a sync? It says: `{detail}`"
+    )]
     Status {
         /// The status of its answer.
         status: StatusCode,
+        /// What it says.
+        detail: String,
     },
     /// It is no address.
     #[error("not an address to connect to")]
@@ -87,7 +157,8 @@ impl Remote for Line {
 
     async fn ask(&self, request: Vec<u8>) -> Result<Vec<u8>, TransportError> {
         let Transport {
-            http,
+            lines,
+            answer,
             sent,
             received,
         } = &self.transport;
@@ -98,19 +169,22 @@ impl Remote for Line {
             .header(CONTENT_TYPE, MEDIA_TYPE)
             .body(Full::new(request.into()))?;
         sent.inc_by(bytes as u64);
+        let http = lines.http().answering_within(*answer);
         let (status, body) = http.send(request, BODY_BYTES_MAX).await?;
         received.inc_by(body.len() as u64);
         if status == StatusCode::OK {
             Ok(body.into())
         } else {
-            Err(TransportError::Status { status })
+            let detail = detail(&body);
+            Err(TransportError::Status { status, detail })
         }
     }
 }
 
 /// The words of [`failure`], so that each has its metric from the start.
-pub const FAILURES: [&str; 9] = [
+pub const FAILURES: [&str; 10] = [
     "unreachable",
+    "tls",
     "timed_out",
     "broken",
     "too_large",
@@ -128,6 +202,7 @@ pub fn failure(error: &ExchangeError) -> Option<&'static str> {
         ExchangeError::Own(_) => Some("manager"),
         ExchangeError::Remote(source) => Some(match source.downcast_ref::<TransportError>() {
             Some(TransportError::Http(HttpError::Unreachable { .. })) => "unreachable",
+            Some(TransportError::Http(HttpError::Refused { .. })) => "tls",
             Some(
                 TransportError::Http(HttpError::TimedOut { .. }) | TransportError::TooLong { .. },
             ) => "timed_out",

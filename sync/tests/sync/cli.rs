@@ -4,18 +4,18 @@ use std::process::Output;
 
 use crate::pod::{CLUSTER, Pod, start_default};
 
-async fn udht_sync(arguments: &[&str]) -> Output {
+pub(crate) async fn udht_sync(arguments: &[&str]) -> Output {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_udht-sync"));
     command.args(arguments).env_clear();
     let run = tokio::task::spawn_blocking(move || command.output());
     run.await.unwrap().unwrap()
 }
 
-fn said(bytes: &[u8]) -> &str {
+pub(crate) fn said(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-async fn is_refused(arguments: &[&str], exit: i32, part: &str) {
+pub(crate) async fn is_refused(arguments: &[&str], exit: i32, part: &str) {
     let output = udht_sync(arguments).await;
     let said = said(&output.stderr);
     assert_eq!(output.status.code(), Some(exit), "{said}");
@@ -27,7 +27,7 @@ async fn what_is_not_there_yet_is_a_usage_error_that_says_what_to_do() {
     let fixed = "--discovery=fixed:127.0.0.1:1";
     is_refused(&["serve", fixed], 2, "`--tls off`").await;
     is_refused(&["serve", fixed, "--tls=auto"], 2, "`--tls off`").await;
-    is_refused(&["serve", fixed, "--tls=files:/x"], 2, "`--tls off`").await;
+    is_refused(&["serve", fixed, "--tls=auto"], 2, "files:DIR").await;
     is_refused(&["exchange", "127.0.0.1:1"], 2, "`--tls off`").await;
     let kubernetes = ["serve", "--tls=off", "--discovery=kubernetes"];
     is_refused(&kubernetes, 2, "fixed:HOST:PORT").await;

@@ -8,6 +8,7 @@
     reason = "what fails here is the test, also where a helper of it unwraps"
 )]
 
+mod authority;
 mod cli;
 mod exchange;
 mod hostile_clients;
@@ -17,3 +18,5 @@ mod ops;
 mod pod;
 mod push;
 mod stand_in;
+mod tls;
+mod tls_files;

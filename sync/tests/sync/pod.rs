@@ -33,6 +33,7 @@ pub(crate) struct Spec {
     pub(crate) cluster: &'static str,
     pub(crate) manager_cluster: &'static str,
     pub(crate) fanout: usize,
+    pub(crate) tls: String,
     pub(crate) bounds: Bounds,
 }
 
@@ -49,6 +50,7 @@ impl Default for Spec {
             cluster: CLUSTER,
             manager_cluster: CLUSTER,
             fanout: 4,
+            tls: "off".to_owned(),
             bounds,
         }
     }
@@ -66,7 +68,6 @@ pub(crate) fn serve_args(manager: &str, more: &[String]) -> ServeArgs {
         "--listen=127.0.0.1:0",
         "--ops-listen=127.0.0.1:0",
         "--discovery=fixed:",
-        "--tls=off",
         "--sync-interval=1h",
     ];
     let manager = format!("--manager={manager}");
@@ -140,6 +141,7 @@ async fn bind(manager: &str, spec: &Spec) -> Bound {
     let more = [
         format!("--cluster={}", spec.cluster),
         format!("--push-fanout={}", spec.fanout),
+        format!("--tls={}", spec.tls),
     ];
     serve::bind(serve_args(manager, &more), spec.bounds)
         .await
