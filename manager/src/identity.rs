@@ -37,7 +37,7 @@ pub enum IdentityError {
 /// Writes the own record, if there is none or if `args` says otherwise than it does. What `args`
 /// does not name stays as it was.
 pub async fn settle(owner: &Owner, args: &IdentityArgs) -> Result<Settled, IdentityError> {
-    let key = owner.own_key();
+    let key = &owner.own_key();
     let held = owner.get(key).await?;
     let peer = held
         .as_ref()
@@ -110,7 +110,7 @@ fn draft_of(peer: &Peer) -> Draft {
 }
 
 /// The name of this machine, which in a pod is the pod's.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let of_kernel = std::fs::read_to_string("/proc/sys/kernel/hostname");
     let name = of_kernel.or_else(|_| std::env::var("HOSTNAME"));
     match name.as_deref().map(str::trim) {

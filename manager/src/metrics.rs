@@ -10,7 +10,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-use crate::store::StoreError;
+use crate::store::{Change, StoreError};
 
 /// All metrics of one manager.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub struct Metrics {
     pub group: Histogram,
     store_errors: IntCounterVec,
     store_seconds: HistogramVec,
+    store_reopened: IntCounterVec,
     /// From the stamp of a change to its being visible here.
     pub replication_delay: Histogram,
     /// How far the clock stands ahead of the wall clock.
@@ -118,6 +119,13 @@ impl Metrics {
                     .buckets(SECONDS.to_vec()),
                 &["operation"],
             )),
+            store_reopened: registered!(IntCounterVec::new(
+                Opts::new(
+                    "udht_store_reopened_total",
+                    "How often the store was not what it was, and was opened anew.",
+                ),
+                &["reason"],
+            )),
             replication_delay: registered!(Histogram::with_opts(
                 HistogramOpts::new(
                     "udht_replication_delay_seconds",
@@ -143,6 +151,9 @@ impl Metrics {
             metrics.store_errors.with_label_values(&[operation]);
             metrics.store_seconds.with_label_values(&[operation]);
         }
+        for change in Change::ALL {
+            metrics.store_reopened.with_label_values(&[change.word()]);
+        }
         for via in [Via::Push, Via::Exchange] {
             for merged in merged_all() {
                 metrics
@@ -157,6 +168,13 @@ impl Metrics {
     pub fn merged(&self, via: Via, merged: Merged) {
         self.merges
             .with_label_values(&[via_word(via), merged_word(merged)])
+            .inc();
+    }
+
+    /// Counts that the store was opened anew.
+    pub fn reopened(&self, change: Change) {
+        self.store_reopened
+            .with_label_values(&[change.word()])
             .inc();
     }
 

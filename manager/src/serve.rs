@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peer_table::table::Limits;
-use peer_table::{OriginId, StoreId};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,10 +13,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::config::{IdentityArgs, ServeArgs};
-use crate::identity::{self, IdentityError, Settled};
+use crate::identity::{self, IdentityError, Settled, host_name};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::owner::{self, Owner, OwnerConfig};
@@ -26,6 +24,8 @@ use crate::store::{self, Draw, StoreError};
 
 /// How often an own record that the table did not take is tried again.
 const IDENTITY_PAUSE: Duration = Duration::from_secs(5);
+/// How long the peers have to bring the own record back after the store was opened anew.
+const IDENTITY_RETURNS: Duration = Duration::from_secs(15);
 /// How long the owner may take at the end for what is in its queue.
 const OWNER_GRACE: Duration = Duration::from_secs(5);
 
@@ -93,8 +93,9 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         },
         drift_max: max_clock_drift.0,
     };
+    let pod = host_name();
     let opened = async {
-        let store = store::open(&store, draw()).await?;
+        let store = store::open(&store, &config.cluster, &pod, Draw::new(drawn_id())).await?;
         owner::open(store, config, Arc::clone(&metrics)).await
     };
     let (owner, task) = tokio::select! {
@@ -148,27 +149,32 @@ async fn listen_on(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Ser
     Ok((listener, address))
 }
 
-/// Sees to the own record: at once if the table takes it, and if it does not, as soon as it does.
+/// Sees to the own record: at once if the table takes it, and if it does not, as soon as it does;
+/// again each time that the store was opened anew.
 async fn settle(
     owner: &Owner,
     args: IdentityArgs,
     stopping: &CancellationToken,
 ) -> Result<(), IdentityError> {
-    if settled(identity::settle(owner, &args).await)? {
-        return Ok(());
-    }
+    let mut is_settled = settled(identity::settle(owner, &args).await)?;
     let (owner, stopping) = (owner.clone(), stopping.clone());
-    tokio::spawn(async move {
-        while stopping
-            .run_until_cancelled(sleep(IDENTITY_PAUSE))
-            .await
-            .is_some()
-        {
-            if !matches!(settled(identity::settle(&owner, &args).await), Ok(false)) {
+    let mut origin = owner.origin();
+    let keeping = async move {
+        let mut revisions = owner.subscribe();
+        loop {
+            if !is_settled {
+                sleep(IDENTITY_PAUSE).await;
+                is_settled = !matches!(settled(identity::settle(&owner, &args).await), Ok(false));
+            } else if revisions.changed().await.is_err() {
                 return;
+            } else if owner.origin() != origin {
+                origin = owner.origin();
+                sleep(IDENTITY_RETURNS).await;
+                is_settled = false;
             }
         }
-    });
+    };
+    tokio::spawn(async move { stopping.run_until_cancelled(keeping).await });
     Ok(())
 }
 
@@ -193,15 +199,6 @@ fn settled(result: Result<Settled, IdentityError>) -> Result<bool, IdentityError
         }
     }
     Ok(true)
-}
-
-/// The randomness of an opening.
-fn draw() -> Draw {
-    Draw {
-        store: StoreId::from_bytes(*Uuid::new_v4().as_bytes()),
-        origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
-        peer_id: drawn_id(),
-    }
 }
 
 /// The signals that end the program.

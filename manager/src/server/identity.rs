@@ -29,7 +29,7 @@ pub(super) async fn read(
     Query(()): Query<()>,
     Conditions(conditions): Conditions,
 ) -> Result<Response, Problem> {
-    let key = app.owner.own_key();
+    let key = &app.owner.own_key();
     let entry = app.owner.get(key).await?.ok_or_else(|| {
         let detail = "this pod has no record of its own yet: start the manager with --peer-ip, or \
                       PUT it here";
@@ -56,5 +56,5 @@ pub(super) async fn replace(
     Conditions(conditions): Conditions,
     Record(body): Record,
 ) -> Result<Response, Problem> {
-    put(&app, app.owner.own_key(), conditions, body).await
+    put(&app, &app.owner.own_key(), conditions, body).await
 }

@@ -36,8 +36,8 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let owner = &app.owner;
-    let own = match owner.get(owner.own_key()).await? {
-        Some(entry) => Peer::from_entry(owner.own_key(), &entry).ok().flatten(),
+    let own = match owner.get(&owner.own_key()).await? {
+        Some(entry) => Peer::from_entry(&owner.own_key(), &entry).ok().flatten(),
         None => None,
     };
     // Only this very style is let through; scripts, frames, forms and everything from outside are

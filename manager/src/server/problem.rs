@@ -15,6 +15,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 use super::etag;
 use crate::owner::{OwnerError, WriteError};
+use crate::store::StoreError;
 
 /// The media type of a problem document.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
@@ -73,6 +74,8 @@ kinds! {
     RECORD_TOO_LARGE = UNPROCESSABLE_ENTITY, "record-too-large", "The record is too large";
     INVALID_MESSAGE = UNPROCESSABLE_ENTITY, "invalid-message", "The message breaks a rule";
     UNAVAILABLE = SERVICE_UNAVAILABLE, "unavailable", "The store cannot be reached now";
+    OUTCOME_UNKNOWN = SERVICE_UNAVAILABLE, "outcome-unknown",
+        "The write may be stored or not";
     UNREADABLE = SERVICE_UNAVAILABLE, "unreadable", "The stored record cannot be read";
     CLOCK_AHEAD = SERVICE_UNAVAILABLE, "clock-ahead",
         "The clock is too far ahead to stamp a write";
@@ -302,10 +305,21 @@ impl Problem {
 impl From<OwnerError> for Problem {
     fn from(error: OwnerError) -> Self {
         match error {
-            OwnerError::Store(error) => {
-                let detail = format!("{error}; nothing was changed, try again later");
-                Self::new(Kind::UNAVAILABLE, detail).retry_after(1)
-            }
+            OwnerError::Store(error) => match &*error {
+                StoreError::OutcomeUnknown { .. } => {
+                    let detail = format!("{error}; read again to see which");
+                    Self::new(Kind::OUTCOME_UNKNOWN, detail).retry_after(1)
+                }
+                StoreError::Changed { .. } => {
+                    let detail = format!("{error}; read again later to see what is there");
+                    Self::new(Kind::UNAVAILABLE, detail).retry_after(1)
+                }
+                _ => {
+                    let detail = format!("{error}; nothing was changed, try again later");
+                    Self::new(Kind::UNAVAILABLE, detail).retry_after(1)
+                }
+            },
+            OwnerError::Reopened => Self::new(Kind::UNAVAILABLE, error.to_string()).retry_after(1),
             OwnerError::Stopped => Self::stopped(),
         }
     }

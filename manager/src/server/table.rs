@@ -233,7 +233,7 @@ async fn write(owner: &Owner, checked: Checked, mode: Mode) -> Result<Imported, 
             let (keys, last) = owner.live_keys(after.as_ref(), TRANSACTION_RECORDS);
             let unnamed = keys
                 .into_iter()
-                .filter(|key| !checked.keys.contains(key) && key != owner.own_key());
+                .filter(|key| !checked.keys.contains(key) && *key != owner.own_key());
             let writes = unnamed.map(|key| Write {
                 key,
                 precondition: Precondition::default(),

@@ -1,7 +1,7 @@
 //! A walk over the live peers, a part at a time: it holds no lock and no more than one part.
 
 use peer_table::peers::{Filter, Peer};
-use peer_table::{Entry, Key};
+use peer_table::{Entry, Key, OriginId};
 
 use crate::owner::{Owner, OwnerError};
 
@@ -11,6 +11,8 @@ pub(super) const PART_RECORDS: usize = 256;
 /// A walk over the peers that match a filter, in the order of their keys.
 pub(super) struct Walk {
     owner: Owner,
+    /// The opening of the store that all parts are of.
+    origin: OriginId,
     filter: Filter,
     after: Option<Key>,
     part: usize,
@@ -22,6 +24,7 @@ impl Walk {
     /// than [`PART_RECORDS`].
     pub(super) fn new(owner: Owner, filter: Filter, after: Option<Key>, part: usize) -> Self {
         Self {
+            origin: owner.origin(),
             owner,
             filter,
             after,
@@ -33,6 +36,9 @@ impl Walk {
     /// The matching peers of the next part that has any; none at the end.
     pub(super) async fn next(&mut self) -> Result<Vec<(Key, Peer)>, OwnerError> {
         while !self.ended {
+            if self.owner.origin() != self.origin {
+                return Err(OwnerError::Reopened);
+            }
             let (records, last) = self.owner.page(self.after.as_ref(), self.part).await?;
             self.ended = last.is_none();
             self.after = last;

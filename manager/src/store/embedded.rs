@@ -152,6 +152,14 @@ impl Store for EmbeddedStore {
         self.on(&self.writer, move |inner| inner.commit(&commit))
             .await
     }
+
+    async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {
+        let name = self.inner.layout.records(table);
+        self.on(&self.reader, move |inner| {
+            inner.read(|database| Ok(Some(layout::count(database, &name)?)))
+        })
+        .await
+    }
 }
 
 impl Inner {
@@ -270,6 +278,7 @@ impl Inner {
             None => {
                 return Err(StoreError::Locked {
                     store: name(&self.path),
+                    by: "another manager, or was meanwhile".to_owned(),
                 });
             }
         }

@@ -6,16 +6,19 @@
 //! is its only writer.
 
 pub mod embedded;
+pub mod redis;
 mod url;
 
 #[cfg(test)]
 mod conformance;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use async_trait::async_trait;
 use peer_table::entry::CorruptEntry;
 use peer_table::{Entry, Key, OriginId, Reading, StoreId, TableName};
+use uuid::Uuid;
 
 pub use url::{InvalidStoreUrl, StoreUrl, open};
 
@@ -56,6 +59,17 @@ impl Opening {
         }
     }
 
+    /// Retires the ids of `known` too, an opening by the same process which ends with this one.
+    pub fn remember(&mut self, known: &Self) {
+        let mut retired = known.retired.clone();
+        retired.push(known.origin);
+        retired.retain(|id| *id != self.origin && !self.retired.contains(id));
+        retired.append(&mut self.retired);
+        let forgotten = retired.len().saturating_sub(RETIRED_MAX);
+        retired.drain(..forgotten);
+        self.retired = retired;
+    }
+
     /// The opening after this one, under `origin`; `None` if that id was used before: its versions
     /// would repeat.
     #[must_use]
@@ -81,8 +95,19 @@ pub struct Draw {
     pub peer_id: Key,
 }
 
+impl Draw {
+    /// Random ids, and this `peer_id`.
+    pub fn new(peer_id: Key) -> Self {
+        Self {
+            store: StoreId::from_bytes(*Uuid::new_v4().as_bytes()),
+            origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
+            peer_id,
+        }
+    }
+}
+
 /// One transaction: all of it is stored, or nothing is.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Commit {
     /// Records to write, by table.
     pub records: Vec<(TableName, BTreeMap<Key, Entry>)>,
@@ -127,16 +152,65 @@ pub struct Scanned {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cursor(Vec<u8>);
 
+/// How a store turned out not to be what it was.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// There is nothing in it.
+    Wiped,
+    /// It has another id.
+    Swapped,
+    /// It is as it was earlier: restored, or a replica that lagged behind.
+    RolledBack,
+    /// Another manager had its turn.
+    TakenOver,
+    /// Something else writes to it.
+    Meddled,
+}
+
+impl Change {
+    /// All there are.
+    pub const ALL: [Self; 5] = [
+        Self::Wiped,
+        Self::Swapped,
+        Self::RolledBack,
+        Self::TakenOver,
+        Self::Meddled,
+    ];
+
+    /// As the label of a metric.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Wiped => "wiped",
+            Self::Swapped => "swapped",
+            Self::RolledBack => "rolled_back",
+            Self::TakenOver => "taken_over",
+            Self::Meddled => "meddled",
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wiped => "was emptied",
+            Self::Swapped => "was swapped for another",
+            Self::RolledBack => "is as it was earlier",
+            Self::TakenOver => "was taken over by another manager for a while",
+            Self::Meddled => "was written to by something else",
+        })
+    }
+}
+
 /// A store that does not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another manager has it open.
-    #[error(
-        "{store} is open in another process; stop that one first, or give this one a store of its own"
-    )]
+    #[error("{store} is open in {by}; stop that one first, or give this one a store of its own")]
     Locked {
         /// Which store.
         store: String,
+        /// Who has it.
+        by: String,
     },
     /// It was written by a later release.
     #[error(
@@ -167,17 +241,24 @@ pub enum StoreError {
         problem: String,
     },
     /// It does not answer now; nothing was written, and a later try may succeed.
-    #[error("the store cannot be reached now: {0}")]
+    #[error("the store cannot be used now: {0}")]
     Unavailable(String),
-    /// It failed in the middle of a transaction and cannot be asked whether that was stored. From
-    /// then on it answers everything with this: the process has to end, and the next opening finds
-    /// out.
-    #[error("a write to {store} may or may not be stored; start again to find out: {problem}")]
+    /// It failed in the middle of a transaction, and whether that was stored is not known yet;
+    /// [`Store::settle`] finds out.
+    #[error("a write to {store} may be stored or not: {problem}")]
     OutcomeUnknown {
         /// Which store.
         store: String,
         /// What failed.
         problem: String,
+    },
+    /// It is not what it was, and does nothing until [`Store::reopen`].
+    #[error("{store} {change}: it is opened anew, and filled from the peers")]
+    Changed {
+        /// Which store.
+        store: String,
+        /// How.
+        change: Change,
     },
 }
 
@@ -185,15 +266,16 @@ pub enum StoreError {
 /// task, one at a time.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// What opening it found and made.
+    /// What opening it at the start found and made.
     fn opening(&self) -> &Opening;
 
     /// All of a table's records in parts of a bounded number, in no particular order: the part
     /// after `cursor`, which is what the part before came with, `None` for the first. The last one
     /// comes with `None`.
     ///
-    /// What is there from the first part to the last appears exactly once, whatever is written
-    /// meanwhile; what comes in between may appear or not.
+    /// What is there from the first part to the last appears, whatever is written meanwhile, and
+    /// exactly once if nothing is; what comes in between may appear or not. After an error, a scan
+    /// begins again.
     async fn scan(
         &self,
         table: &TableName,
@@ -212,6 +294,40 @@ pub trait Store: Send + Sync {
     /// it is visible, now or later, but for [`StoreError::OutcomeUnknown`]. Who drops the future
     /// before it has an answer does not know either; it ends before the next begins.
     async fn commit(&self, commit: Commit) -> Result<(), StoreError>;
+
+    /// Waits until it is known whether the commit is stored that ended with
+    /// [`StoreError::OutcomeUnknown`]. An error is the end of this opening: with
+    /// [`StoreError::Changed`] the store is to be opened anew, with any other the manager has to end.
+    async fn settle(&self) -> Result<bool, StoreError> {
+        Err(StoreError::OutcomeUnknown {
+            store: "the store".to_owned(),
+            problem: "start again to find out".to_owned(),
+        })
+    }
+
+    /// Ends when the store is not what it was any more, with [`StoreError::Changed`].
+    async fn changed(&self) -> StoreError {
+        std::future::pending().await
+    }
+
+    /// Looks whether the store is as it was left.
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Opens the store anew as what it is now, with a new origin id; the earlier one is retired.
+    async fn reopen(&self, draw: Draw) -> Result<Opening, StoreError> {
+        let _ = draw;
+        Err(StoreError::Unavailable(
+            "it is opened once; start again".to_owned(),
+        ))
+    }
+
+    /// How many records a table has, if that can be told at once.
+    async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {
+        let _ = table;
+        Ok(None)
+    }
 }
 
 #[cfg(test)]

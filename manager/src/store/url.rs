@@ -5,21 +5,22 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use peer_table::ClusterId;
 use tokio::task::spawn_blocking;
 
 use super::embedded::EmbeddedStore;
+use super::redis::{InvalidRedisUrl, RedisStore, RedisUrl};
 use super::{Draw, Store, StoreError};
 
 const EMBEDDED: &str = "embedded:";
-const REDIS: &str = "redis://";
 
 /// Which store to open. Shown without user and password.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreUrl {
     /// A file, made if it is missing.
     Embedded(PathBuf),
-    /// A Redis server, by its whole URL.
-    Redis(String),
+    /// A Redis server.
+    Redis(RedisUrl),
 }
 
 /// A text that names no store.
@@ -33,9 +34,9 @@ pub enum InvalidStoreUrl {
         "names no file: use embedded:PATH with the path of a file, as embedded:/data/udht.redb"
     )]
     Path,
-    /// It names no host.
-    #[error("names no host: use redis://HOST:PORT, as redis://127.0.0.1:6379")]
-    Host,
+    /// It is no URL of a Redis server.
+    #[error(transparent)]
+    Redis(#[from] InvalidRedisUrl),
 }
 
 impl FromStr for StoreUrl {
@@ -50,37 +51,30 @@ impl FromStr for StoreUrl {
             }
             return Ok(Self::Embedded(PathBuf::from(path)));
         }
-        let server = text.strip_prefix(REDIS).ok_or(InvalidStoreUrl::Kind)?;
-        let authority = server.split(['/', '?']).next().unwrap_or_default();
-        let (_, host) = split_user(authority);
-        if host.is_empty() || host.starts_with(':') {
-            return Err(InvalidStoreUrl::Host);
+        if RedisUrl::is_meant(text) {
+            return Ok(Self::Redis(RedisUrl::parse(text)?));
         }
-        Ok(Self::Redis(text.to_owned()))
+        Err(InvalidStoreUrl::Kind)
     }
-}
-
-/// User and password, if there are any, and what comes after them.
-fn split_user(server: &str) -> (Option<&str>, &str) {
-    server
-        .rsplit_once('@')
-        .map_or((None, server), |(user, host)| (Some(user), host))
 }
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded(path) => write!(f, "{EMBEDDED}{}", path.display()),
-            Self::Redis(url) => {
-                let (_, shown) = split_user(url.strip_prefix(REDIS).unwrap_or(url));
-                write!(f, "{REDIS}{shown}")
-            }
+            Self::Redis(url) => url.fmt(f),
         }
     }
 }
 
-/// Opens the store at `url`, and makes it if it is not there yet.
-pub async fn open(url: &StoreUrl, draw: Draw) -> Result<Arc<dyn Store>, StoreError> {
+/// Opens the store at `url`, and makes it if it is not there yet. Cluster and pod name the store
+/// where several may share a server.
+pub async fn open(
+    url: &StoreUrl,
+    cluster: &ClusterId,
+    pod: &str,
+    draw: Draw,
+) -> Result<Arc<dyn Store>, StoreError> {
     match url {
         StoreUrl::Embedded(path) => {
             let path = path.clone();
@@ -91,10 +85,10 @@ pub async fn open(url: &StoreUrl, draw: Draw) -> Result<Arc<dyn Store>, StoreErr
             })??;
             Ok(Arc::new(store))
         }
-        StoreUrl::Redis(_) => Err(StoreError::Open {
-            store: url.to_string(),
-            problem: "this build has no Redis store yet: use embedded:PATH".to_owned(),
-        }),
+        StoreUrl::Redis(url) => {
+            let store = RedisStore::open(url.clone(), cluster, pod, draw).await?;
+            Ok(Arc::new(store))
+        }
     }
 }
 
@@ -117,8 +111,12 @@ mod tests {
             "embedded:///data/udht.redb".parse(),
             embedded("///data/udht.redb")
         );
-        let redis = "redis://127.0.0.1:6379/0?prefix=a:b";
-        assert_eq!(redis.parse(), Ok(StoreUrl::Redis(redis.to_owned())));
+        let redis: StoreUrl = "redis://127.0.0.1:6379/0?prefix=a:b"
+            .parse()
+            .expect("a URL");
+        assert!(matches!(redis, StoreUrl::Redis(_)));
+        let redis: StoreUrl = "rediss://cache".parse().expect("a URL");
+        assert_eq!(redis.to_string(), "rediss://cache:6379");
     }
 
     #[test]
@@ -131,10 +129,6 @@ mod tests {
             ("embedded:", InvalidStoreUrl::Path),
             ("embedded:/data/", InvalidStoreUrl::Path),
             ("embedded://data/udht.redb", InvalidStoreUrl::Path),
-            ("redis://", InvalidStoreUrl::Host),
-            ("redis://:6379", InvalidStoreUrl::Host),
-            ("redis://user:secret@", InvalidStoreUrl::Host),
-            ("redis:///0", InvalidStoreUrl::Host),
         ] {
             assert_eq!(text.parse::<StoreUrl>(), Err(wanted.clone()), "{text}");
             assert!(wanted.to_string().contains("use "), "{wanted}");
@@ -158,21 +152,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn redis_is_known_and_refused_for_now() {
-        let url: StoreUrl = "redis://127.0.0.1:6379".parse().expect("a URL");
-        let error = open(&url, draw()).await.err().expect("a refusal");
-        assert_eq!(
-            error.to_string(),
-            "cannot open redis://127.0.0.1:6379: this build has no Redis store yet: use embedded:PATH"
-        );
-    }
-
-    #[tokio::test]
     async fn an_embedded_store_is_made_where_the_url_says() {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("deep/er/udht.redb");
         let url = StoreUrl::Embedded(path.clone());
-        let store = open(&url, draw()).await.expect("opens");
+        let cluster = "udht".parse().expect("a cluster id");
+        let store = open(&url, &cluster, "pod", draw()).await.expect("opens");
         assert_eq!(store.opening(), &Opening::first(draw()));
         assert!(path.is_file());
     }

@@ -333,13 +333,14 @@ async fn a_damaged_record_is_passed_over_and_can_be_written_anew() {
     let manager = Manager::new().await;
     manager.fill(["a".to_owned(), "b".to_owned()]).await;
     manager.store.damage("a");
-    manager.get("/v1/peers/a").expect(404).await;
-    assert_eq!(manager.get("/v1/peers").expect(200).await.ids(), ["b"]);
     let patch = manager
         .patch("/v1/peers/a", &json!({"name": "x"}))
         .expect(503)
         .await;
     assert_eq!(patch.problem(), "unreadable");
-    manager.put("/v1/peers/a", &peer()).expect(200).await;
+    // Now it is known, and to be brought by a peer or written anew.
+    manager.get("/v1/peers/a").expect(404).await;
+    assert_eq!(manager.get("/v1/peers").expect(200).await.ids(), ["b"]);
+    manager.put("/v1/peers/a", &peer()).expect(201).await;
     manager.get("/v1/peers/a").expect(200).await;
 }

@@ -33,7 +33,9 @@ impl Watched {
         };
         let url = StoreUrl::Embedded(path.to_owned());
         Arc::new(Self {
-            store: store::open(&url, draw).await.unwrap(),
+            store: store::open(&url, &"udht".parse().unwrap(), "pod", draw)
+                .await
+                .unwrap(),
             reads: AtomicUsize::new(0),
             failing: AtomicBool::new(false),
             damaged: Mutex::default(),

@@ -111,7 +111,8 @@ impl Fault {
         match self {
             Self::Redb(redb::Error::Io(error)) => StoreError::Unavailable(with_advice(&error)),
             Self::Redb(redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch) => {
-                StoreError::Locked { store }
+                let by = "another process".to_owned();
+                StoreError::Locked { store, by }
             }
             Self::Panic(problem) | Self::Damaged(problem) => StoreError::Damaged { store, problem },
             Self::NewerFormat(found) => StoreError::NewerFormat { store, found },

@@ -5,8 +5,8 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use peer_table::{Key, OriginId, Reading, StoreId, TableName};
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError,
-    TableHandle, WriteTransaction,
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition, TableError, TableHandle, WriteTransaction,
 };
 
 use super::file::Fault;
@@ -252,6 +252,15 @@ pub(super) fn get_many(
         Ok(value.map(|value| Stored::from_value(value.value())))
     };
     keys.iter().map(get).collect()
+}
+
+/// How many records the table with this name has.
+pub(super) fn count(database: &Database, name: &str) -> Result<u64, Fault> {
+    let transaction = database.begin_read()?;
+    match existing(transaction.open_table(Definition::new(name)))? {
+        Some(table) => Ok(table.len()?),
+        None => Ok(0),
+    }
 }
 
 /// The records after `cursor`, in the order of their keys, from the table with this name. No read

@@ -1,0 +1,143 @@
+//! Reading a table from its store: at the start, and when the store is opened anew.
+
+use std::time::{Duration, Instant};
+
+use peer_table::table::TableSpec;
+use peer_table::{Key, Reading, Table};
+use tokio::time::sleep;
+
+use super::{Shared, spec};
+use crate::metrics::Metrics;
+use crate::store::{Draw, Opening, Store, StoreError, Stored};
+
+/// After so many records, or so much time, the log says how far the reading is.
+const SAID_RECORDS: usize = 100_000;
+const SAID_PAUSE: Duration = Duration::from_secs(1);
+/// How often the reading is begun that a store does not let come to an end.
+const TRIES: usize = 60;
+/// Between two of these: the first pause and the longest.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The table in `store`, and the highest reading in it. A store that is away for a while is waited
+/// for, and read from the beginning.
+pub(super) async fn load(
+    store: &dyn Store,
+    spec: &TableSpec,
+    metrics: &Metrics,
+) -> Result<(Table, Reading), StoreError> {
+    let mut pause = PAUSE_MIN;
+    for _ in 1..TRIES {
+        match try_load(store, spec, metrics).await {
+            Err(StoreError::Unavailable(problem)) => {
+                tracing::warn!(problem, "the table is read again from the beginning");
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            done => return done,
+        }
+    }
+    try_load(store, spec, metrics).await
+}
+
+async fn try_load(
+    store: &dyn Store,
+    spec: &TableSpec,
+    metrics: &Metrics,
+) -> Result<(Table, Reading), StoreError> {
+    let mut table = Table::new(spec.clone());
+    let mut highest = Reading::default();
+    let mut progress = Progress::new(store.count(&spec.name).await?);
+    let mut cursor = None;
+    loop {
+        let (part, next) = metrics
+            .store("scan", store.scan(&spec.name, cursor))
+            .await?;
+        progress.add(part.len());
+        for scanned in part {
+            let problem = match (scanned.key.parse::<Key>(), scanned.stored) {
+                (Ok(key), Stored::Entry(entry)) => match table.load(key, &entry) {
+                    Ok(()) => {
+                        highest = highest.max(entry.version.reading);
+                        continue;
+                    }
+                    Err(invalid) => invalid.to_string(),
+                },
+                (_, Stored::Corrupt(corrupt)) => corrupt.to_string(),
+                (Err(invalid), _) => format!("its key must be {invalid}"),
+            };
+            metrics.corrupt.inc();
+            tracing::warn!(
+                table = %spec.name,
+                key = scanned.key,
+                problem,
+                "a stored record cannot be read; it is skipped until a peer sends it"
+            );
+        }
+        match next {
+            Some(next) => cursor = Some(next),
+            None => return Ok((table, highest)),
+        }
+    }
+}
+
+/// How far a reading is.
+struct Progress {
+    total: Option<u64>,
+    records: usize,
+    said_records: usize,
+    said_at: Instant,
+}
+
+impl Progress {
+    fn new(total: Option<u64>) -> Self {
+        Self {
+            total,
+            records: 0,
+            said_records: 0,
+            said_at: Instant::now(),
+        }
+    }
+
+    fn add(&mut self, records: usize) {
+        self.records += records;
+        let is_time = self.said_at.elapsed() >= SAID_PAUSE;
+        if is_time || self.records - self.said_records >= SAID_RECORDS {
+            self.said_records = self.records;
+            self.said_at = Instant::now();
+            tracing::info!(
+                records = self.records,
+                total = self.total,
+                "reading the table"
+            );
+        }
+    }
+}
+
+/// Opens the store anew, as often as it takes, and reads the table from it.
+pub(super) async fn open_anew(shared: &Shared) -> (Opening, Table, Reading) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let opened = async {
+            // The pod stays who it is, also in a store that knows nothing of it.
+            let peer_id = shared.current().opening.peer_id.clone();
+            let opening = shared.store.reopen(Draw::new(peer_id)).await?;
+            let spec = spec(
+                &shared.table_name,
+                &shared.fingerprint_key,
+                shared.limits,
+                &opening,
+            );
+            let (table, highest) = load(&*shared.store, &spec, &shared.metrics).await?;
+            Ok::<_, StoreError>((opening, table, highest))
+        };
+        match opened.await {
+            Ok(opened) => return opened,
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be opened anew yet");
+                sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Reading: which records there are says the index, what they say the store.
+
+use peer_table::contract::{BatchBuilder, Records};
+use peer_table::{Entry, Fingerprint, Key, Version};
+
+use super::{Command, Current, Owner, OwnerError, PAGE_RECORDS, Shared};
+use crate::store::Stored;
+
+impl Owner {
+    /// The live record of `key`.
+    pub async fn get(&self, key: &Key) -> Result<Option<Entry>, OwnerError> {
+        let version = {
+            let current = self.shared.valid()?;
+            let row = current.table.row(key).filter(|row| row.is_live());
+            row.map(|row| row.version)
+        };
+        let Some(version) = version else {
+            return Ok(None);
+        };
+        let mut found = self.read(vec![(key.clone(), version)]).await?;
+        Ok(found.pop().map(|(_, entry)| entry).filter(Entry::is_live))
+    }
+
+    /// The next live records in the order of their keys, at most [`PAGE_RECORDS`] and `limit`, and
+    /// the key to go on after if there may be more.
+    pub async fn page(
+        &self,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<(Vec<(Key, Entry)>, Option<Key>), OwnerError> {
+        let (rows, last) = live_rows(&*self.shared.valid()?, after, limit);
+        let mut records = self.read(rows).await?;
+        records.retain(|(_, entry)| entry.is_live());
+        Ok((records, last))
+    }
+
+    /// The keys of the next live records, at most [`PAGE_RECORDS`] and `limit`, and the key to go on
+    /// after if there may be more.
+    pub fn live_keys(&self, after: Option<&Key>, limit: usize) -> (Vec<Key>, Option<Key>) {
+        let (rows, last) = live_rows(&self.shared.current(), after, limit);
+        (rows.into_iter().map(|(key, _)| key).collect(), last)
+    }
+
+    /// Whether the store answers.
+    pub async fn probe(&self) -> Result<(), OwnerError> {
+        let own = self.shared.valid()?.opening.peer_id.clone();
+        let shared = &self.shared;
+        let call = shared
+            .store
+            .get_many(&shared.table_name, std::slice::from_ref(&own));
+        shared.metrics.store("read", call).await?;
+        Ok(())
+    }
+
+    /// The records of those of `rows` that the store has and that read back. The store has at least
+    /// the version in the row; where it has not, it is not what it was, or the row is wrong.
+    async fn read(&self, rows: Vec<(Key, Version)>) -> Result<Vec<(Key, Entry)>, OwnerError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shared = &self.shared;
+        let keys: Vec<_> = rows.iter().map(|(key, _)| key.clone()).collect();
+        let call = shared.store.get_many(&shared.table_name, &keys);
+        let stored = shared.metrics.store("read", call).await?;
+        let Found {
+            records,
+            wrong,
+            is_behind,
+        } = shared.found(rows, stored);
+        if is_behind {
+            shared.store.check().await?;
+        }
+        if !wrong.is_empty() {
+            // If the queue is full, the next reader finds it too.
+            let _ = self.commands.try_send(Command::Correct(wrong));
+        }
+        Ok(records)
+    }
+
+    /// The records that have these fingerprints, tombstones too, as far as one batch goes.
+    pub async fn records(&self, wanted: &[Fingerprint]) -> Result<Records, OwnerError> {
+        const READ_AT_ONCE: usize = 256;
+        let mut batch = BatchBuilder::new(&self.shared.table_name);
+        let mut dealt_with = 0;
+        for part in wanted.chunks(READ_AT_ONCE) {
+            let rows: Vec<_> = {
+                let current = self.shared.valid()?;
+                let keys = part.iter().filter_map(|it| current.table.key_of(*it));
+                let rows = keys.filter_map(|key| Some((key, current.table.row(key)?)));
+                rows.map(|(key, row)| (key.clone(), row.version)).collect()
+            };
+            for (key, entry) in self.read(rows).await? {
+                batch.add(&key, &entry);
+            }
+            dealt_with += part.len();
+            if batch.has_no_room_for(READ_AT_ONCE) {
+                break;
+            }
+        }
+        Ok(Records {
+            batch: batch.finish(),
+            dealt_with: u32::try_from(dealt_with).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// The next live records, and the key to go on after if there may be more.
+fn live_rows(
+    current: &Current,
+    after: Option<&Key>,
+    limit: usize,
+) -> (Vec<(Key, Version)>, Option<Key>) {
+    let scanned_max = limit.clamp(1, PAGE_RECORDS);
+    let rows: Vec<_> = current.table.rows_after(after, scanned_max).collect();
+    let last = (rows.len() == scanned_max)
+        .then(|| rows.last().map(|(key, _)| (*key).clone()))
+        .flatten();
+    let live = rows.into_iter().filter(|(_, row)| row.is_live());
+    let live = live.map(|(key, row)| (key.clone(), row.version));
+    (live.collect(), last)
+}
+
+/// What a store has of the rows of an index.
+pub(super) struct Found {
+    pub(super) records: Vec<(Key, Entry)>,
+    /// Keys under which there is something else than the index says.
+    pub(super) wrong: Vec<Key>,
+    /// Whether something is missing or older, which a store that is as it was left has not.
+    pub(super) is_behind: bool,
+}
+
+impl Shared {
+    pub(super) fn found(&self, rows: Vec<(Key, Version)>, stored: Vec<Option<Stored>>) -> Found {
+        let mut found = Found {
+            records: Vec::with_capacity(rows.len()),
+            wrong: Vec::new(),
+            is_behind: false,
+        };
+        for ((key, version), stored) in rows.into_iter().zip(stored) {
+            match stored {
+                Some(Stored::Entry(entry)) if entry.version >= version => {
+                    found.records.push((key, entry));
+                }
+                Some(Stored::Corrupt(problem)) => {
+                    self.metrics.corrupt.inc();
+                    tracing::warn!(%key, %problem, "a stored record cannot be read");
+                    found.wrong.push(key);
+                }
+                Some(Stored::Entry(_)) | None => {
+                    found.is_behind = true;
+                    found.wrong.push(key);
+                }
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,453 @@
+//! The task: groups commands, writes them as one transaction, and keeps up with the store.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peer_table::feed::Via;
+use peer_table::peers::InvalidField;
+use peer_table::table::{Changes, Merged, Plan, Row, WriteRefused};
+use peer_table::{Clock, Entry, Key, Version, WallTime};
+
+use super::load::open_anew;
+use super::{
+    Answer, Command, Current, Operation, OwnerError, OwnerTask, Write, WriteError, Written, put,
+    wall_now,
+};
+use crate::store::{Commit, StoreError, Stored};
+
+/// Records after which a transaction takes no further command.
+const GROUP_RECORDS_FULL: usize = 2_048;
+/// How often the log says that the store does not do what it is asked.
+const SAID_PAUSE: Duration = Duration::from_secs(1);
+
+impl Command {
+    fn records(&self) -> usize {
+        match self {
+            Self::Write { writes, .. } => writes.len(),
+            Self::Merge { records, .. } => records.len(),
+            Self::Correct(keys) => keys.len(),
+        }
+    }
+
+    fn into_answer(self) -> AnyAnswer {
+        match self {
+            Self::Write { answer, .. } => AnyAnswer::Write(answer),
+            Self::Merge { answer, .. } => AnyAnswer::Merge(answer),
+            Self::Correct(_) => AnyAnswer::None,
+        }
+    }
+}
+
+impl OwnerTask {
+    /// Serves commands until every handle is gone, or the store says that only a new start helps.
+    pub async fn run(mut self) {
+        let store = Arc::clone(&self.shared.store);
+        let mut changed = store.changed();
+        loop {
+            let first = tokio::select! {
+                biased;
+                error = &mut changed => {
+                    if !self.reopen(error).await {
+                        return;
+                    }
+                    changed = store.changed();
+                    continue;
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => command,
+                    None => return,
+                },
+            };
+            let mut records = first.records();
+            let mut group = vec![first];
+            while records < GROUP_RECORDS_FULL {
+                let Ok(next) = self.commands.try_recv() else {
+                    break;
+                };
+                records += next.records();
+                group.push(next);
+            }
+            self.serve(group).await;
+            if let Some(changes) = self.doubt.take()
+                && !self.settle(changes).await
+            {
+                return;
+            }
+        }
+    }
+
+    async fn serve(&mut self, group: Vec<Command>) {
+        let now = wall_now();
+        let (held, wrong) = match self.held(&group).await {
+            Ok(held) => held,
+            Err(error) => return self.fail(group.into_iter().map(Command::into_answer), error),
+        };
+        let (changes, decided) = {
+            let shared = Arc::clone(&self.shared);
+            let current = shared.current();
+            let mut plan = current.table.plan(&mut self.clock, now, &held);
+            let decided = group
+                .into_iter()
+                .map(|command| decide(&mut plan, command, now));
+            let decided: Vec<_> = decided.collect();
+            (plan.finish(), decided)
+        };
+        if let Err(error) = self.commit(changes).await {
+            return self.fail(decided.into_iter().map(Decided::into_answer), error);
+        }
+        if let Err(error) = self.correct(wrong).await {
+            tracing::warn!(%error, "the index could not be compared with the store");
+        }
+        self.publish_figures();
+        for decided in decided {
+            self.answer(decided);
+        }
+    }
+
+    /// The held records that deciding `group` needs, and the keys of which the index may be wrong.
+    async fn held(
+        &self,
+        group: &[Command],
+    ) -> Result<(BTreeMap<Key, Entry>, Vec<Key>), StoreError> {
+        let mut wrong: Vec<Key> = Vec::new();
+        let mut rows: Vec<(Key, Version)> = {
+            let current = self.shared.current();
+            let table = &current.table;
+            let is_live = |key: &Key| table.row(key).is_some_and(Row::is_live);
+            let written = group.iter().flat_map(|command| match command {
+                Command::Write { writes, .. } => writes.as_slice(),
+                Command::Merge { .. } | Command::Correct(_) => &[],
+            });
+            let written = written
+                .filter(|write| !matches!(write.operation, Operation::Delete))
+                .map(|write| &write.key)
+                .filter(|key| is_live(key));
+            let merged = group.iter().flat_map(|command| match command {
+                Command::Merge { records, .. } => records.as_slice(),
+                Command::Write { .. } | Command::Correct(_) => &[],
+            });
+            let merged = merged
+                .filter(|(key, entry)| table.needs_content(key, entry))
+                .map(|(key, _)| key);
+            for command in group {
+                if let Command::Correct(keys) = command {
+                    wrong.extend_from_slice(keys);
+                }
+            }
+            let rows = written.chain(merged).filter_map(|key| {
+                let row = table.row(key)?;
+                Some((key.clone(), row.version))
+            });
+            rows.collect()
+        };
+        if rows.is_empty() {
+            return Ok((BTreeMap::new(), wrong));
+        }
+        rows.sort_unstable();
+        rows.dedup();
+        let shared = &self.shared;
+        let keys: Vec<_> = rows.iter().map(|(key, _)| key.clone()).collect();
+        let call = shared.store.get_many(&shared.table_name, &keys);
+        let stored = shared.metrics.store("read", call).await?;
+        let found = shared.found(rows, stored);
+        if found.is_behind {
+            shared.store.check().await?;
+        }
+        wrong.extend(found.wrong);
+        Ok((found.records.into_iter().collect(), wrong))
+    }
+
+    /// Brings the index in line with what is stored under `keys`. What it loses by that, the next
+    /// exchange brings.
+    async fn correct(&mut self, mut keys: Vec<Key>) -> Result<(), StoreError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let shared = &self.shared;
+        let call = shared.store.get_many(&shared.table_name, &keys);
+        let stored = shared.metrics.store("read", call).await?;
+        let mut current = shared.change();
+        for (key, stored) in keys.into_iter().zip(stored) {
+            let is_corrected = match stored.and_then(Stored::entry) {
+                Some(entry) => current.table.load(key.clone(), &entry).is_ok(),
+                None => false,
+            };
+            if !is_corrected && current.table.forget(&key) {
+                tracing::warn!(%key, "a record is gone from the index until a peer sends it");
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, changes: Changes) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let shared = &self.shared;
+        #[expect(clippy::cast_precision_loss, reason = "a histogram of a bounded count")]
+        shared.metrics.group.observe(changes.entries.len() as f64);
+        let commit = Commit {
+            records: vec![(shared.table_name.clone(), changes.entries.clone())],
+            stamped: changes.stamped,
+        };
+        let call = shared.store.commit(commit);
+        let committed = shared.metrics.store("commit", call).await;
+        match committed {
+            Ok(()) => self.apply(changes),
+            Err(StoreError::OutcomeUnknown { .. }) => self.doubt = Some(changes),
+            Err(_) => {}
+        }
+        committed
+    }
+
+    /// Has the table do what the store has done, and wakes those who watch.
+    fn apply(&self, changes: Changes) {
+        let revision = {
+            let mut current = self.shared.change();
+            current.table.apply(changes);
+            current.table.feed().revision()
+        };
+        self.shared.revision.send_replace(revision);
+    }
+
+    /// Waits until it is known whether `changes` are stored, and then does the same. Answers whether
+    /// to go on.
+    async fn settle(&mut self, changes: Changes) -> bool {
+        let store = Arc::clone(&self.shared.store);
+        let mut settling = store.settle();
+        let settled = loop {
+            tokio::select! {
+                settled = &mut settling => break settled,
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        let problem = "whether the last write is stored is being found out";
+                        let error = StoreError::Unavailable(problem.to_owned());
+                        self.fail(std::iter::once(command.into_answer()), error);
+                    }
+                    None => return false,
+                },
+            }
+        };
+        match settled {
+            Ok(true) => self.apply(changes),
+            // What it is now is read from it when it is opened anew.
+            Ok(false) | Err(StoreError::Changed { .. }) => {}
+            Err(error) => {
+                tracing::error!(%error, "stopping");
+                return false;
+            }
+        }
+        self.publish_figures();
+        true
+    }
+
+    /// Opens the store anew, as it is not what it was, and reads the table from it. Answers whether
+    /// to go on.
+    async fn reopen(&mut self, error: StoreError) -> bool {
+        tracing::error!(%error, "the store changed under this manager");
+        let error = Arc::new(error);
+        self.shared.change().over = Some(Arc::clone(&error));
+        let shared = Arc::clone(&self.shared);
+        let mut opening = pin!(open_anew(&shared));
+        let (opening, table, highest) = loop {
+            tokio::select! {
+                opened = &mut opening => break opened,
+                command = self.commands.recv() => match command {
+                    Some(command) => {
+                        let error = StoreError::clone(&error);
+                        self.fail(std::iter::once(command.into_answer()), error);
+                    }
+                    None => return false,
+                },
+            }
+        };
+        let last = self.clock.last().max(highest).max(opening.last_reading);
+        self.clock = Clock::new(opening.origin, last, shared.drift_max);
+        tracing::warn!(
+            store = %opening.store,
+            records = table.live() + table.tombstones(),
+            "the store is open anew; what it lacks comes from the peers"
+        );
+        let revision = table.feed().revision();
+        *shared.change() = Current {
+            opening,
+            table,
+            over: None,
+        };
+        if let StoreError::Changed { change, .. } = &*error {
+            shared.metrics.reopened(*change);
+        }
+        self.publish_figures();
+        shared.revision.send_replace(revision);
+        true
+    }
+
+    /// Answers what is stored now. Who no longer waits for the answer has no use for it.
+    fn answer(&self, decided: Decided) {
+        let metrics = &self.shared.metrics;
+        match decided {
+            Decided::Write { results, answer } => {
+                for result in &results {
+                    let word = result.as_ref().map_or_else(WriteError::word, |_| "written");
+                    metrics.writes.with_label_values(&[word]).inc();
+                }
+                let _ = answer.send(Ok(results));
+            }
+            Decided::Merge {
+                results,
+                stamped,
+                via,
+                answer,
+            } => {
+                let now = wall_now().as_millis();
+                for (merged, stamped) in results.iter().zip(stamped) {
+                    metrics.merged(via, *merged);
+                    if *merged == Merged::Applied {
+                        let delay = now.saturating_sub(stamped.as_millis());
+                        let delay = Duration::from_millis(delay);
+                        metrics.replication_delay.observe(delay.as_secs_f64());
+                    }
+                }
+                let _ = answer.send(Ok(results));
+            }
+            Decided::Nothing => {}
+        }
+    }
+
+    /// Says to each that it was not done, or that nobody knows.
+    fn fail(&mut self, answers: impl ExactSizeIterator<Item = AnyAnswer>, error: StoreError) {
+        if self.said.is_none_or(|at| at.elapsed() >= SAID_PAUSE) {
+            self.said = Some(Instant::now());
+            tracing::error!(%error, commands = answers.len(), "the store does not do what it is asked");
+        }
+        let error = Arc::new(error);
+        for answer in answers {
+            let error = OwnerError::Store(Arc::clone(&error));
+            match answer {
+                AnyAnswer::Write(answer) => drop(answer.send(Err(error))),
+                AnyAnswer::Merge(answer) => drop(answer.send(Err(error))),
+                AnyAnswer::None => {}
+            }
+        }
+    }
+
+    pub(super) fn publish_figures(&self) {
+        let shared = &self.shared;
+        let (live, tombstones) = {
+            let current = shared.current();
+            (current.table.live(), current.table.tombstones())
+        };
+        let name = shared.table_name.as_str();
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        shared
+            .metrics
+            .records
+            .with_label_values(&[name])
+            .set(gauge(live));
+        shared
+            .metrics
+            .tombstones
+            .with_label_values(&[name])
+            .set(gauge(tombstones));
+        let clock = self.clock.last().wall().as_millis();
+        let ahead = clock.saturating_sub(wall_now().as_millis());
+        shared
+            .metrics
+            .clock_ahead_ms
+            .set(i64::try_from(ahead).unwrap_or(i64::MAX));
+    }
+}
+
+/// A command that was decided, and waits for the store.
+enum Decided {
+    Write {
+        results: Vec<Result<Written, WriteError>>,
+        answer: Answer<Vec<Result<Written, WriteError>>>,
+    },
+    Merge {
+        results: Vec<Merged>,
+        stamped: Vec<WallTime>,
+        via: Via,
+        answer: Answer<Vec<Merged>>,
+    },
+    Nothing,
+}
+
+impl Decided {
+    fn into_answer(self) -> AnyAnswer {
+        match self {
+            Self::Write { answer, .. } => AnyAnswer::Write(answer),
+            Self::Merge { answer, .. } => AnyAnswer::Merge(answer),
+            Self::Nothing => AnyAnswer::None,
+        }
+    }
+}
+
+/// Where the answer to a command goes, whichever it was.
+enum AnyAnswer {
+    Write(Answer<Vec<Result<Written, WriteError>>>),
+    Merge(Answer<Vec<Merged>>),
+    None,
+}
+
+fn decide(plan: &mut Plan<'_>, command: Command, now: WallTime) -> Decided {
+    match command {
+        Command::Write { writes, answer } => {
+            let results = writes
+                .iter()
+                .map(|write| decide_write(plan, write, now))
+                .collect();
+            Decided::Write { results, answer }
+        }
+        Command::Merge {
+            records,
+            via,
+            answer,
+        } => {
+            let stamped = records
+                .iter()
+                .map(|(_, entry)| entry.version.reading.wall())
+                .collect();
+            let merge = |(key, entry)| plan.merge(&key, entry, via);
+            let results = records.into_iter().map(merge).collect();
+            Decided::Merge {
+                results,
+                stamped,
+                via,
+                answer,
+            }
+        }
+        Command::Correct(_) => Decided::Nothing,
+    }
+}
+
+fn decide_write(plan: &mut Plan<'_>, write: &Write, now: WallTime) -> Result<Written, WriteError> {
+    let Write {
+        key,
+        precondition,
+        operation,
+    } = write;
+    let created = plan.live_version(key).is_none();
+    let entry = match operation {
+        Operation::Put(draft) => put(plan, key, precondition, draft, now)?,
+        Operation::Patch(patch) => {
+            plan.demand(key, precondition)?;
+            if created {
+                return Err(WriteRefused::Absent.into());
+            }
+            let held = plan.live_entry(key).ok_or(WriteRefused::Unreadable)?;
+            let body = patch.apply(key, held)?;
+            if body.peer_id.is_none_or(|id| id != *key) {
+                return Err(InvalidField::fixed_id(key).into());
+            }
+            put(plan, key, precondition, &body.draft, now)?
+        }
+        Operation::Delete => plan.delete(key, precondition)?,
+        Operation::Contact(contact) => plan.contact(key, *contact)?,
+    };
+    Ok(Written { entry, created })
+}

@@ -1,0 +1,549 @@
+//! The task that keeps connection and lock, looks after the store, and does all that is written.
+//!
+//! Everything happens one after the other here, so that what the store should be like is always
+//! known: how many transactions it has had, and how many records each table has. Each transaction is
+//! sent together with the next look, and each second without one there is a look alone. A look puts
+//! what it sees under a watch, so between a good look and the next transaction nothing can change
+//! unnoticed: that transaction is then not done.
+//!
+//! When the connection breaks while a transaction is under way, nobody knows whether it was done, or
+//! still will be: its commands may lie in a buffer. By the new connection the lock is written first,
+//! which the old one watches; from then on its transaction can only be done already or never. The
+//! number of transactions then tells which.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peer_table::{StoreId, TableName};
+use redis::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::super::{Change, Commit, Draw, Opening, StoreError};
+use super::connection::{Connection, PATIENCE, patience, pipeline};
+use super::fault::Fault;
+use super::layout::{Look, Standing, written_tables};
+use super::opening::{Opener, PAUSE_MAX, PAUSE_MIN, TRIES, disturbed};
+use super::replies::Executed;
+
+/// How often the store is looked at while nothing is written.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// What the keeper is asked to do.
+pub(super) enum Job {
+    Commit {
+        commit: Commit,
+        answer: Answer<()>,
+    },
+    /// Look whether the store is as it was left, with this table from now on.
+    Check {
+        table: Option<TableName>,
+        answer: Answer<()>,
+    },
+    Reopen {
+        draw: Draw,
+        answer: Answer<Opening>,
+    },
+}
+
+type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// The way to the store, as readers need it.
+#[derive(Clone)]
+pub(super) enum Link {
+    /// It can be read.
+    Up {
+        connection: Connection,
+        store: StoreId,
+        /// Whether the last transaction of unknown outcome turned out to be stored.
+        stored: Option<bool>,
+    },
+    /// It cannot be reached or used.
+    Down { since: Instant, error: StoreError },
+    /// It is not what it was, and is to be opened anew.
+    Changed { error: StoreError },
+}
+
+enum Footing {
+    Up {
+        connection: Connection,
+        /// Whether the lock was written by this connection.
+        locked: bool,
+        /// Whether the last look was good and nothing was done since.
+        looked: bool,
+    },
+    Down {
+        since: Instant,
+        fault: Fault,
+        next_try: Instant,
+        pause: Duration,
+    },
+    Changed {
+        change: Change,
+        connection: Option<Connection>,
+    },
+}
+
+pub(super) struct Keeper {
+    opener: Arc<Opener>,
+    standing: Standing,
+    /// A transaction of which nobody knows whether it was done.
+    doubt: Option<Commit>,
+    /// What became of the last one of these.
+    stored: Option<bool>,
+    footing: Footing,
+    link: watch::Sender<Link>,
+    jobs: mpsc::Receiver<Job>,
+}
+
+impl Keeper {
+    /// A keeper of the store that was just opened by `connection`.
+    pub(super) fn new(
+        opener: Arc<Opener>,
+        connection: Connection,
+        standing: Standing,
+        jobs: mpsc::Receiver<Job>,
+    ) -> (Self, watch::Receiver<Link>) {
+        let up = Link::Up {
+            connection: connection.clone(),
+            store: standing.opening.store,
+            stored: None,
+        };
+        let (link, links) = watch::channel(up);
+        let keeper = Self {
+            opener,
+            standing,
+            doubt: None,
+            stored: None,
+            footing: Footing::Up {
+                connection,
+                locked: true,
+                looked: false,
+            },
+            link,
+            jobs,
+        };
+        (keeper, links)
+    }
+
+    /// Works until nobody is left to ask for anything.
+    pub(super) async fn run(mut self) {
+        loop {
+            let beat = Instant::now() + BEAT;
+            match &self.footing {
+                Footing::Up { connection, .. } => {
+                    let connection = connection.clone();
+                    tokio::select! {
+                        biased;
+                        job = self.jobs.recv() => match job {
+                            Some(job) => self.work(job).await,
+                            None => return,
+                        },
+                        () = connection.closed() => {
+                            self.trip(Fault::Lost("closed the connection; see that it runs".to_owned()));
+                        }
+                        () = sleep_until(beat) => self.beat().await,
+                    }
+                }
+                Footing::Down { next_try, .. } => {
+                    let next_try = *next_try;
+                    tokio::select! {
+                        () = sleep_until(next_try) => self.resume().await,
+                        job = self.jobs.recv() => match job {
+                            Some(job) => self.work(job).await,
+                            None => return,
+                        },
+                    }
+                }
+                Footing::Changed { .. } => match self.jobs.recv().await {
+                    Some(job) => self.work(job).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn work(&mut self, job: Job) {
+        // Who stopped waiting does not need the answer.
+        match job {
+            Job::Commit { commit, answer } => drop(answer.send(self.commit(commit).await)),
+            Job::Check { table, answer } => drop(answer.send(self.check(table).await)),
+            Job::Reopen { draw, answer } => drop(answer.send(self.reopen(draw).await)),
+        }
+    }
+
+    /// Looks at the store, as nobody wants anything of it.
+    async fn beat(&mut self) {
+        let Footing::Up {
+            connection, locked, ..
+        } = &self.footing
+        else {
+            return;
+        };
+        let (connection, locked) = (connection.clone(), *locked);
+        let done = if locked {
+            self.look(&connection).await
+        } else {
+            self.take_lock(&connection).await
+        };
+        match done {
+            // It can still be read.
+            Ok(()) | Err(Fault::Refused(_)) => {}
+            Err(fault) => self.trip(fault),
+        }
+    }
+
+    async fn check(&mut self, table: Option<TableName>) -> Result<(), StoreError> {
+        if let Some(table) = table {
+            self.standing.records.entry(table).or_insert(None);
+        }
+        let connection = self.reachable().await?;
+        if let Err(fault) = self.look(&connection).await {
+            self.trip(fault.clone());
+            return Err(self.error(fault));
+        }
+        Ok(())
+    }
+
+    async fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let records = commit
+            .records
+            .iter()
+            .map(|(_, records)| records.len())
+            .sum();
+        if records == 0 && commit.stamped.is_none() {
+            return Ok(());
+        }
+        for (table, _) in written_tables(&commit) {
+            if !self.standing.records.contains_key(table) {
+                self.standing.records.insert(table.clone(), None);
+                self.forget_look();
+            }
+        }
+        for _ in 0..TRIES {
+            let connection = self.writable().await?;
+            let mut commands = pipeline();
+            commands.cmd("MULTI");
+            let written = self
+                .standing
+                .write(&self.opener.keys, &commit, &mut commands);
+            commands.cmd("EXEC");
+            self.standing.ask(&self.opener.keys, &mut commands);
+            self.forget_look();
+            let mut replies = match connection.ask(&commands, patience(records)).await {
+                Ok(replies) => replies,
+                Err(fault) => {
+                    if self.doubtful(&commit, fault, started).await? {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            match replies.executed(written) {
+                Ok(Executed::Done(results)) => {
+                    self.standing.written(&commit, Some(&results));
+                    let is_whole = !results.iter().any(|it| matches!(it, Value::ServerError(_)));
+                    let look = self.standing.read(&mut replies);
+                    match look.and_then(|look| self.note(&look, &connection)) {
+                        Ok(()) if is_whole => return Ok(()),
+                        // Only what is of another type than it was under the watch does that.
+                        Ok(()) => self.trip(Fault::Changed(Change::Meddled)),
+                        Err(fault) => self.trip(fault),
+                    }
+                    // What comes now is about the next one.
+                    return if is_whole {
+                        Ok(())
+                    } else {
+                        Err(self.error(Fault::Changed(Change::Meddled)))
+                    };
+                }
+                Ok(Executed::Disturbed) => {
+                    let look = self.standing.read(&mut replies);
+                    if let Err(fault) = look.and_then(|look| self.note(&look, &connection)) {
+                        self.trip(fault.clone());
+                        return Err(self.error(fault));
+                    }
+                }
+                Err(fault) => {
+                    if fault.ends_connection() {
+                        self.trip(fault.clone());
+                    }
+                    return Err(self.error(fault));
+                }
+            }
+        }
+        Err(self.error(disturbed()))
+    }
+
+    /// Finds out what became of a transaction, as far as that goes at once: whether it is stored.
+    async fn doubtful(
+        &mut self,
+        commit: &Commit,
+        fault: Fault,
+        started: Instant,
+    ) -> Result<bool, StoreError> {
+        let is_silent = matches!(fault, Fault::Silent(_));
+        self.doubt = Some(commit.clone());
+        self.stored = None;
+        self.trip(fault.clone());
+        // After silence, a new connection is not better at once, and enough time has passed.
+        while !is_silent && self.doubt.is_some() && started.elapsed() < PATIENCE {
+            match &self.footing {
+                Footing::Down { next_try, .. } => {
+                    sleep_until(*next_try).await;
+                    self.resume().await;
+                }
+                Footing::Changed { change, .. } => {
+                    return Err(self.error(Fault::Changed(*change)));
+                }
+                Footing::Up { .. } => break,
+            }
+        }
+        self.stored.ok_or_else(|| StoreError::OutcomeUnknown {
+            store: self.opener.name(),
+            problem: self.error(fault).to_string(),
+        })
+    }
+
+    async fn reopen(&mut self, draw: Draw) -> Result<Opening, StoreError> {
+        let open = match &self.footing {
+            Footing::Up { connection, .. } => Some(connection),
+            Footing::Changed { connection, .. } => connection.as_ref(),
+            Footing::Down { .. } => None,
+        };
+        let open = open.filter(|connection| !connection.is_closed()).cloned();
+        let opened = async {
+            let connection = match open {
+                Some(connection) => connection,
+                None => self.opener.connect().await?,
+            };
+            let known = Some(&self.standing.opening);
+            let standing = self
+                .opener
+                .open_on(&connection, &draw, known, &mut false)
+                .await;
+            Ok::<_, Fault>((connection, standing?))
+        };
+        match opened.await {
+            Ok((connection, standing)) => {
+                let opening = standing.opening.clone();
+                self.standing = standing;
+                self.doubt = None;
+                self.stored = None;
+                self.footing = Footing::Up {
+                    connection,
+                    locked: true,
+                    looked: false,
+                };
+                self.publish();
+                Ok(opening)
+            }
+            Err(fault) => {
+                if let Footing::Changed { connection, .. } = &mut self.footing
+                    && fault.ends_connection()
+                {
+                    *connection = None;
+                }
+                Err(self.error(fault))
+            }
+        }
+    }
+}
+
+/// The footing: how it is lost and won again.
+impl Keeper {
+    fn error(&self, fault: Fault) -> StoreError {
+        fault.in_use(&self.opener.name())
+    }
+
+    fn forget_look(&mut self) {
+        if let Footing::Up { looked, .. } = &mut self.footing {
+            *looked = false;
+        }
+    }
+
+    /// Looks at the store.
+    async fn look(&mut self, connection: &Connection) -> Result<(), Fault> {
+        let mut commands = pipeline();
+        self.standing.ask(&self.opener.keys, &mut commands);
+        let mut replies = connection.ask(&commands, PATIENCE).await?;
+        let look = self.standing.read(&mut replies)?;
+        self.note(&look, connection)
+    }
+
+    /// Compares a look with what should be seen, and notes it.
+    fn note(&mut self, look: &Look, connection: &Connection) -> Result<(), Fault> {
+        let is_locked = look.lock.as_ref() == Some(&self.opener.lock(connection));
+        if let Some(doubt) = self.doubt.take() {
+            if !is_locked {
+                // What is in doubt may still be done.
+                self.doubt = Some(doubt);
+                return Err(Fault::Refused("does not let the lock be taken".to_owned()));
+            }
+            let is_stored = look.commits == self.standing.commits + 1;
+            if is_stored {
+                self.standing.written(&doubt, None);
+            }
+            self.stored = Some(is_stored);
+            tracing::warn!(is_stored, "found out about a write of unknown outcome");
+        }
+        self.standing.check(look)?;
+        if let Footing::Up {
+            connection: held,
+            locked,
+            looked,
+        } = &mut self.footing
+            && held.is(connection)
+        {
+            *locked = is_locked;
+            *looked = true;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock for `connection`, unless another living manager has it.
+    async fn take_lock(&mut self, connection: &Connection) -> Result<(), Fault> {
+        for _ in 0..TRIES {
+            let mut commands = pipeline();
+            self.standing.ask(&self.opener.keys, &mut commands);
+            let mut replies = connection.ask(&commands, PATIENCE).await?;
+            let look = self.standing.read(&mut replies)?;
+            self.opener
+                .check_free(look.lock.as_ref(), connection)
+                .await?;
+            let mut commands = pipeline();
+            commands.cmd("MULTI");
+            let own = self.opener.lock(connection).to_string();
+            commands.cmd("SET").arg(self.opener.keys.lock()).arg(own);
+            commands.cmd("EXEC");
+            self.standing.ask(&self.opener.keys, &mut commands);
+            let mut replies = connection.ask(&commands, PATIENCE).await?;
+            if matches!(replies.executed(1)?, Executed::Done(_)) {
+                let look = self.standing.read(&mut replies)?;
+                return self.note(&look, connection);
+            }
+        }
+        Err(disturbed())
+    }
+
+    /// Gives the footing up.
+    fn trip(&mut self, fault: Fault) {
+        let now = Instant::now();
+        self.footing = match (&self.footing, fault) {
+            (Footing::Up { connection, .. }, Fault::Changed(change)) => Footing::Changed {
+                change,
+                connection: Some(connection.clone()),
+            },
+            (_, Fault::Changed(change)) => Footing::Changed {
+                change,
+                connection: None,
+            },
+            (Footing::Changed { change, .. }, _) => Footing::Changed {
+                change: *change,
+                connection: None,
+            },
+            (Footing::Up { .. }, fault) => {
+                tracing::warn!(error = %self.error(fault.clone()), "lost the store");
+                Footing::Down {
+                    since: now,
+                    fault,
+                    next_try: now,
+                    pause: PAUSE_MIN,
+                }
+            }
+            (Footing::Down { since, pause, .. }, fault) => Footing::Down {
+                since: *since,
+                fault,
+                next_try: now + *pause,
+                pause: (*pause * 2).min(PAUSE_MAX),
+            },
+        };
+        self.publish();
+    }
+
+    /// Tries to win it again.
+    async fn resume(&mut self) {
+        match self.try_resume().await {
+            Ok((connection, locked)) => {
+                tracing::info!(store = %self.opener.url, "the store is there again");
+                self.footing = Footing::Up {
+                    connection,
+                    locked,
+                    looked: locked,
+                };
+                self.publish();
+            }
+            Err(fault) => self.trip(fault),
+        }
+    }
+
+    async fn try_resume(&mut self) -> Result<(Connection, bool), Fault> {
+        let connection = self.opener.connect().await?;
+        match self.take_lock(&connection).await {
+            Ok(()) => Ok((connection, true)),
+            // No writes are taken. If nothing is in doubt it can be read all the same.
+            Err(Fault::Refused(_)) if self.doubt.is_none() => {
+                self.look(&connection).await?;
+                Ok((connection, false))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// A connection to read by, which is waited for only while it has just been lost.
+    async fn reachable(&mut self) -> Result<Connection, StoreError> {
+        loop {
+            match &self.footing {
+                Footing::Up { connection, .. } => return Ok(connection.clone()),
+                Footing::Changed { change, .. } => {
+                    return Err(self.error(Fault::Changed(*change)));
+                }
+                Footing::Down { since, fault, .. } if since.elapsed() >= PATIENCE => {
+                    return Err(self.error(fault.clone()));
+                }
+                Footing::Down { next_try, .. } => {
+                    sleep_until(*next_try).await;
+                    self.resume().await;
+                }
+            }
+        }
+    }
+
+    /// A connection to write by, with the lock, right after a good look.
+    async fn writable(&mut self) -> Result<Connection, StoreError> {
+        loop {
+            let connection = self.reachable().await?;
+            let Footing::Up { locked, looked, .. } = self.footing else {
+                continue;
+            };
+            let done = match (locked, looked) {
+                (true, true) => return Ok(connection),
+                (true, false) => self.look(&connection).await,
+                (false, _) => self.take_lock(&connection).await,
+            };
+            match done {
+                Ok(()) => {}
+                Err(fault @ Fault::Refused(_)) => return Err(self.error(fault)),
+                Err(fault) => self.trip(fault),
+            }
+        }
+    }
+
+    fn publish(&self) {
+        self.link.send_replace(match &self.footing {
+            Footing::Up { connection, .. } => Link::Up {
+                connection: connection.clone(),
+                store: self.standing.opening.store,
+                stored: self.stored,
+            },
+            Footing::Down { since, fault, .. } => Link::Down {
+                since: *since,
+                error: self.error(fault.clone()),
+            },
+            Footing::Changed { change, .. } => Link::Changed {
+                error: self.error(Fault::Changed(*change)),
+            },
+        });
+    }
+}
