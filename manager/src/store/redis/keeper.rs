@@ -11,10 +11,12 @@
 //! which the old one watches; from then on its transaction can only be done already or never. The
 //! number of transactions then tells which.
 
+mod footing;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use peer_table::{StoreId, TableName};
+use peer_table::TableName;
 use redis::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -22,9 +24,11 @@ use tokio::time::{Instant, sleep_until};
 use super::super::{Change, Commit, Draw, Opening, StoreError};
 use super::connection::{Connection, PATIENCE, patience, pipeline};
 use super::fault::Fault;
-use super::layout::{Look, Standing, written_tables};
-use super::opening::{Opener, PAUSE_MAX, PAUSE_MIN, TRIES, disturbed};
+use super::layout::{Standing, written_tables};
+use super::opening::{Opener, TRIES, disturbed};
 use super::replies::Executed;
+use footing::Footing;
+pub(super) use footing::Link;
 
 /// How often the store is looked at while nothing is written.
 const BEAT: Duration = Duration::from_secs(1);
@@ -47,42 +51,6 @@ pub(super) enum Job {
 }
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// The way to the store, as readers need it.
-#[derive(Clone)]
-pub(super) enum Link {
-    /// It can be read.
-    Up {
-        connection: Connection,
-        store: StoreId,
-        /// Whether the last transaction of unknown outcome turned out to be stored.
-        stored: Option<bool>,
-    },
-    /// It cannot be reached or used.
-    Down { since: Instant, error: StoreError },
-    /// It is not what it was, and is to be opened anew.
-    Changed { error: StoreError },
-}
-
-enum Footing {
-    Up {
-        connection: Connection,
-        /// Whether the lock was written by this connection.
-        locked: bool,
-        /// Whether the last look was good and nothing was done since.
-        looked: bool,
-    },
-    Down {
-        since: Instant,
-        fault: Fault,
-        next_try: Instant,
-        pause: Duration,
-    },
-    Changed {
-        change: Change,
-        connection: Option<Connection>,
-    },
-}
 
 pub(super) struct Keeper {
     opener: Arc<Opener>,
@@ -348,202 +316,5 @@ impl Keeper {
                 Err(self.error(fault))
             }
         }
-    }
-}
-
-/// The footing: how it is lost and won again.
-impl Keeper {
-    fn error(&self, fault: Fault) -> StoreError {
-        fault.in_use(&self.opener.name())
-    }
-
-    fn forget_look(&mut self) {
-        if let Footing::Up { looked, .. } = &mut self.footing {
-            *looked = false;
-        }
-    }
-
-    /// Looks at the store.
-    async fn look(&mut self, connection: &Connection) -> Result<(), Fault> {
-        let mut commands = pipeline();
-        self.standing.ask(&self.opener.keys, &mut commands);
-        let mut replies = connection.ask(&commands, PATIENCE).await?;
-        let look = self.standing.read(&mut replies)?;
-        self.note(&look, connection)
-    }
-
-    /// Compares a look with what should be seen, and notes it.
-    fn note(&mut self, look: &Look, connection: &Connection) -> Result<(), Fault> {
-        let is_locked = look.lock.as_ref() == Some(&self.opener.lock(connection));
-        if let Some(doubt) = self.doubt.take() {
-            if !is_locked {
-                // What is in doubt may still be done.
-                self.doubt = Some(doubt);
-                return Err(Fault::Refused("does not let the lock be taken".to_owned()));
-            }
-            let is_stored = look.commits == self.standing.commits + 1;
-            if is_stored {
-                self.standing.written(&doubt, None);
-            }
-            self.stored = Some(is_stored);
-            tracing::warn!(is_stored, "found out about a write of unknown outcome");
-        }
-        self.standing.check(look)?;
-        if let Footing::Up {
-            connection: held,
-            locked,
-            looked,
-        } = &mut self.footing
-            && held.is(connection)
-        {
-            *locked = is_locked;
-            *looked = true;
-        }
-        Ok(())
-    }
-
-    /// Takes the lock for `connection`, unless another living manager has it.
-    async fn take_lock(&mut self, connection: &Connection) -> Result<(), Fault> {
-        for _ in 0..TRIES {
-            let mut commands = pipeline();
-            self.standing.ask(&self.opener.keys, &mut commands);
-            let mut replies = connection.ask(&commands, PATIENCE).await?;
-            let look = self.standing.read(&mut replies)?;
-            self.opener
-                .check_free(look.lock.as_ref(), connection)
-                .await?;
-            let mut commands = pipeline();
-            commands.cmd("MULTI");
-            let own = self.opener.lock(connection).to_string();
-            commands.cmd("SET").arg(self.opener.keys.lock()).arg(own);
-            commands.cmd("EXEC");
-            self.standing.ask(&self.opener.keys, &mut commands);
-            let mut replies = connection.ask(&commands, PATIENCE).await?;
-            if matches!(replies.executed(1)?, Executed::Done(_)) {
-                let look = self.standing.read(&mut replies)?;
-                return self.note(&look, connection);
-            }
-        }
-        Err(disturbed())
-    }
-
-    /// Gives the footing up.
-    fn trip(&mut self, fault: Fault) {
-        let now = Instant::now();
-        self.footing = match (&self.footing, fault) {
-            (Footing::Up { connection, .. }, Fault::Changed(change)) => Footing::Changed {
-                change,
-                connection: Some(connection.clone()),
-            },
-            (_, Fault::Changed(change)) => Footing::Changed {
-                change,
-                connection: None,
-            },
-            (Footing::Changed { change, .. }, _) => Footing::Changed {
-                change: *change,
-                connection: None,
-            },
-            (Footing::Up { .. }, fault) => {
-                tracing::warn!(error = %self.error(fault.clone()), "lost the store");
-                Footing::Down {
-                    since: now,
-                    fault,
-                    next_try: now,
-                    pause: PAUSE_MIN,
-                }
-            }
-            (Footing::Down { since, pause, .. }, fault) => Footing::Down {
-                since: *since,
-                fault,
-                next_try: now + *pause,
-                pause: (*pause * 2).min(PAUSE_MAX),
-            },
-        };
-        self.publish();
-    }
-
-    /// Tries to win it again.
-    async fn resume(&mut self) {
-        match self.try_resume().await {
-            Ok((connection, locked)) => {
-                tracing::info!(store = %self.opener.url, "the store is there again");
-                self.footing = Footing::Up {
-                    connection,
-                    locked,
-                    looked: locked,
-                };
-                self.publish();
-            }
-            Err(fault) => self.trip(fault),
-        }
-    }
-
-    async fn try_resume(&mut self) -> Result<(Connection, bool), Fault> {
-        let connection = self.opener.connect().await?;
-        match self.take_lock(&connection).await {
-            Ok(()) => Ok((connection, true)),
-            // No writes are taken. If nothing is in doubt it can be read all the same.
-            Err(Fault::Refused(_)) if self.doubt.is_none() => {
-                self.look(&connection).await?;
-                Ok((connection, false))
-            }
-            Err(fault) => Err(fault),
-        }
-    }
-
-    /// A connection to read by, which is waited for only while it has just been lost.
-    async fn reachable(&mut self) -> Result<Connection, StoreError> {
-        loop {
-            match &self.footing {
-                Footing::Up { connection, .. } => return Ok(connection.clone()),
-                Footing::Changed { change, .. } => {
-                    return Err(self.error(Fault::Changed(*change)));
-                }
-                Footing::Down { since, fault, .. } if since.elapsed() >= PATIENCE => {
-                    return Err(self.error(fault.clone()));
-                }
-                Footing::Down { next_try, .. } => {
-                    sleep_until(*next_try).await;
-                    self.resume().await;
-                }
-            }
-        }
-    }
-
-    /// A connection to write by, with the lock, right after a good look.
-    async fn writable(&mut self) -> Result<Connection, StoreError> {
-        loop {
-            let connection = self.reachable().await?;
-            let Footing::Up { locked, looked, .. } = self.footing else {
-                continue;
-            };
-            let done = match (locked, looked) {
-                (true, true) => return Ok(connection),
-                (true, false) => self.look(&connection).await,
-                (false, _) => self.take_lock(&connection).await,
-            };
-            match done {
-                Ok(()) => {}
-                Err(fault @ Fault::Refused(_)) => return Err(self.error(fault)),
-                Err(fault) => self.trip(fault),
-            }
-        }
-    }
-
-    fn publish(&self) {
-        self.link.send_replace(match &self.footing {
-            Footing::Up { connection, .. } => Link::Up {
-                connection: connection.clone(),
-                store: self.standing.opening.store,
-                stored: self.stored,
-            },
-            Footing::Down { since, fault, .. } => Link::Down {
-                since: *since,
-                error: self.error(fault.clone()),
-            },
-            Footing::Changed { change, .. } => Link::Changed {
-                error: self.error(Fault::Changed(*change)),
-            },
-        });
     }
 }
