@@ -18,6 +18,7 @@
 //!
 //! One task, the [`keeper`], writes and looks after the store; all others read by its connection.
 
+mod advice;
 mod connection;
 mod fault;
 mod keeper;
@@ -77,6 +78,7 @@ impl RedisStore {
     ) -> Result<Self, StoreError> {
         let opener = Arc::new(Opener::new(url, cluster, pod));
         let (connection, standing) = opener.open(&draw).await?;
+        advice::give(&connection, &opener.name()).await;
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
         let opening = standing.opening.clone();
         let (keeper, link) = Keeper::new(Arc::clone(&opener), connection, standing, queue);
