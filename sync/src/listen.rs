@@ -82,7 +82,7 @@ pub async fn serve<F, A>(
         let door = door.clone();
         let (stop, answer) = (stop.clone(), answer.clone());
         connections.spawn(async move {
-            let enter = stop.run_until_cancelled(door.enter(stream, bounds.handshake));
+            let enter = stop.run_until_cancelled(door.enter(stream, &bounds));
             if let Some(Some((stream, guest))) = enter.await {
                 converse(stream, guest, bounds, &stop, answer).await;
             }

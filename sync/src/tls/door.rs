@@ -16,6 +16,7 @@ use tokio_util::either::Either;
 use super::Tls;
 use super::credentials::Credentials;
 use super::refusal::{Refusals, Refused, Side};
+use crate::listen::ServerBounds;
 use crate::wall;
 
 /// The first byte of a connection that begins with TLS: the content type of a handshake.
@@ -40,20 +41,22 @@ pub enum Door {
 pub type Entered = Either<TcpStream, TlsStream<TcpStream>>;
 
 impl Door {
-    /// Lets in who has called, or says why not. It is waited for `within`; whoever is silent or
-    /// goes away without a word is not let in and not counted.
-    pub async fn enter(self, stream: TcpStream, within: Duration) -> Option<(Entered, Guest)> {
+    /// Lets in who has called, or says why not, within bounds. Whoever is silent or goes away
+    /// without a word is not let in and not counted.
+    pub async fn enter(self, stream: TcpStream, bounds: &ServerBounds) -> Option<(Entered, Guest)> {
         let peer = stream.peer_addr().ok();
         match self {
             Self::Open => Some((Either::Left(stream), Guest::anybody())),
             Self::Plain(refusals) => {
-                if first_byte(&stream, within).await? == TLS_BEGINS {
+                // A peer may have made a connection in order to keep it: it has the time that it has
+                // between any two requests.
+                if first_byte(&stream, bounds.head).await? == TLS_BEGINS {
                     let detail = "it speaks TLS, and this sync was started with --tls off";
                     refusals.note(peer, &Refused::protocol(detail));
                 }
                 Some((Either::Left(stream), Guest::anybody()))
             }
-            Self::Tls(tls) => tls.enter(stream, peer, within).await,
+            Self::Tls(tls) => tls.enter(stream, peer, bounds.handshake).await,
         }
     }
 }

@@ -106,6 +106,13 @@ impl Tls {
     /// They are compared by what is in them: so a symbolic link that now leads elsewhere, as
     /// Kubernetes does it, is a change, and a new time alone is none.
     pub async fn follow(&self, every: Duration, stop: CancellationToken) {
+        tracing::info!(
+            folder = %self.folder.display(),
+            name = %self.name,
+            expires = self.current().expires(),
+            "connections between pods are secured by certificates that bear the name {}",
+            self.name
+        );
         let mut broken = None;
         while stop
             .run_until_cancelled(tokio::time::sleep(every))
