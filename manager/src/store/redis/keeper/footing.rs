@@ -143,8 +143,14 @@ impl Keeper {
             },
             (Footing::Up { .. }, fault) => {
                 tracing::warn!(error = %self.error(fault.clone()), "lost the store");
+                // Silence has lasted for a while already, so nobody waits any longer.
+                let silence = if matches!(fault, Fault::Silent(_)) {
+                    PATIENCE
+                } else {
+                    Duration::ZERO
+                };
                 Footing::Down {
-                    since: now,
+                    since: now.checked_sub(silence).unwrap_or(now),
                     fault,
                     next_try: now,
                     pause: PAUSE_MIN,
