@@ -25,7 +25,7 @@ pub struct ServeArgs {
     pub listen: LoopbackAddress,
 
     /// Where the table is kept: embedded:PATH is a file, made if it is missing, of this process
-    /// alone; redis://[USER:PASSWORD@]HOST:PORT is a Redis server (rediss:// with TLS), under keys
+    /// alone; redis://USER:PASSWORD@HOST:PORT is a Redis server (rediss:// with TLS), under keys
     /// that begin with udht:CLUSTER:HOSTNAME: or with what ?prefix= says
     #[arg(
         long,

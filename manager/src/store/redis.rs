@@ -16,7 +16,7 @@
 //! no writes as its memory or disk is full. What somebody has to mend here ends the start: a wrong
 //! password, another protocol, too old a server, another manager on the store, a newer format.
 //!
-//! One task, the [`keeper`], writes and looks after the store; all others read by its connection.
+//! One task, the keeper, writes and looks after the store; all others read by its connection.
 
 mod advice;
 mod connection;
