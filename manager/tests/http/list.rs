@@ -155,9 +155,9 @@ async fn a_list_that_breaks_off_does_not_look_whole() {
 async fn a_small_page_reads_no_more_than_it_needs() {
     let manager = Manager::new().await;
     manager.fill((0..50).map(|n| format!("p{n:02}"))).await;
-    let before = manager.store.reads.load(Ordering::SeqCst);
+    let before = manager.store.keys_read.load(Ordering::SeqCst);
     let page = manager.get("/v1/peers?limit=10").expect(200).await;
     assert_eq!(page.json()["next"], "p09");
     assert_eq!(page.header("content-length"), page.body.len().to_string());
-    assert_eq!(manager.store.reads.load(Ordering::SeqCst) - before, 1);
+    assert_eq!(manager.store.keys_read.load(Ordering::SeqCst) - before, 11);
 }

@@ -18,6 +18,8 @@ pub struct Watched {
     store: Arc<dyn Store>,
     /// Calls of [`Store::get_many`].
     pub reads: AtomicUsize,
+    /// Keys that they asked for.
+    pub keys_read: AtomicUsize,
     /// Whether every call fails.
     pub failing: AtomicBool,
     damaged: Mutex<BTreeSet<Key>>,
@@ -37,6 +39,7 @@ impl Watched {
                 .await
                 .unwrap(),
             reads: AtomicUsize::new(0),
+            keys_read: AtomicUsize::new(0),
             failing: AtomicBool::new(false),
             damaged: Mutex::default(),
         })
@@ -77,6 +80,7 @@ impl Store for Watched {
     ) -> Result<Vec<Option<Stored>>, StoreError> {
         self.check()?;
         self.reads.fetch_add(1, Ordering::SeqCst);
+        self.keys_read.fetch_add(keys.len(), Ordering::SeqCst);
         let mut found = self.store.get_many(table, keys).await?;
         let damaged = self.damaged.lock().unwrap();
         for (key, found) in keys.iter().zip(&mut found) {

@@ -1,5 +1,7 @@
 //! The whole table, out and in.
 
+use std::io::Write as _;
+
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
@@ -131,6 +133,17 @@ async fn what_is_cut_off_or_counted_wrong_changes_nothing() {
             });
             assert_eq!(call.expect(400).await.problem(), "cut-off");
         }
+    }
+    assert_eq!(export(&manager).await.body, before.body);
+    // All the text is there, and what proves it is not.
+    let mut encoder = zstd::stream::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(whole.as_bytes()).unwrap();
+    let mut unproved = encoder.finish().unwrap();
+    unproved.pop();
+    for query in ["", "?end=optional"] {
+        let call = import(&manager, query, unproved.clone()).header("content-encoding", "zstd");
+        assert_eq!(call.expect(400).await.problem(), "cut-off");
     }
     assert_eq!(export(&manager).await.body, before.body);
     let optional = import(&manager, "?end=optional", [line("a"), line("b")].concat());

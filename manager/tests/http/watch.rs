@@ -2,11 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use axum::body::Body;
+use axum::body::Body as HttpBody;
 use axum::http::{Method, StatusCode};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{poll, stream};
+use peer_table::Contact;
+use peer_table::peers::Body;
+use peer_table::table::Precondition;
 use serde_json::{Value, json};
+
+use udht_manager::owner::{Operation, Write, wall_now};
 
 use crate::support::{Manager, Open, peer};
 
@@ -108,6 +113,34 @@ async fn with_a_filter_what_falls_out_of_it_is_said_once_more() {
     manager.post("/v1/peers/p1/contact").expect(200).await;
     manager.delete("/v1/peers/p1").expect(204).await;
     assert_eq!(next(&mut watch).await, event("delete", "p1"));
+}
+
+#[tokio::test]
+async fn news_behind_much_that_is_none_is_told_at_once() {
+    let manager = Manager::new().await;
+    manager.fill((0..400).map(|n| format!("p{n}"))).await;
+    let mut watch = watch(&manager, "&label=zone=a").await;
+    assert_eq!(next(&mut watch).await, event("start", ""));
+    let mut feed = manager.get("/v1/sync/feed").open().await;
+    feed.part().await.unwrap().unwrap();
+    // Both wait for a change now.
+    let (mut told, mut told_sync) = (Box::pin(next(&mut watch)), Box::pin(feed.part()));
+    assert!(poll!(&mut told).is_pending() && poll!(&mut told_sync).is_pending());
+
+    // One transaction: more contacts than are looked at in one go, and a peer.
+    let write = |id: &str, operation: Operation| Write {
+        key: id.parse().unwrap(),
+        precondition: Precondition::default(),
+        operation,
+    };
+    let seen = Contact::at(wall_now());
+    let contacts = (0..400).map(|n| write(&format!("p{n}"), Operation::Contact(seen)));
+    let body = Body::from_json(peer().to_string().as_bytes()).unwrap();
+    let put = write("new", Operation::Put(body.draft));
+    let writes = contacts.chain([put]).collect();
+    manager.owner.write_many(writes).await.unwrap();
+    assert_eq!(told.await, event("put", "new"));
+    told_sync.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -254,6 +287,6 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let put = manager
         .call(Method::PUT, "/v1/peers/p1")
         .header("content-type", "application/json");
-    let slow = put.body(Body::from_stream(never)).expect(408).await;
+    let slow = put.body(HttpBody::from_stream(never)).expect(408).await;
     assert_eq!(slow.problem(), "too-slow");
 }
