@@ -318,7 +318,9 @@ impl Default for Bounds {
             push: Duration::from_secs(3),
             server,
             ops: ServerBounds {
-                connections_max: 64,
+                connections_max: 256,
+                // Probes and scrapes speak at once: who is silent must not keep them out.
+                head: Duration::from_secs(10),
                 ..server
             },
             messages_max,

@@ -1,11 +1,12 @@
 //! What all parts of one sync share: the two ends of an exchange, the peer book, the metrics.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use peer_exchange::exchange::{Options, exchange};
 use peer_exchange::handshake::HandshakeRefused;
-use peer_exchange::{Address, ExchangeError, Partner, PeerBook, Refusal, Report, Uptime};
+use peer_exchange::{Address, ExchangeError, Outcomes, Partner, PeerBook, Refusal, Report, Uptime};
 use peer_table::contract::Batch;
 use peer_table::{TableName, peers};
 use tokio::sync::mpsc;
@@ -160,6 +161,7 @@ impl Node {
                 let digest = Some(report.partner_digest);
                 self.met(address, &report.partner, report.skew_ms, digest)
                     .await;
+                self.tell_refused(address, report);
                 tracing::debug!(
                     peer = %address,
                     result = report.kind.word(),
@@ -171,6 +173,24 @@ impl Node {
             Err(error) => self.failed(address, error, "an exchange failed"),
         }
         result.map(|report| (report, took))
+    }
+
+    /// Says that an exchange does not make two tables equal, as one side does not take records.
+    fn tell_refused(&self, address: &Address, report: &Report) {
+        let moved = &report.moved;
+        let [here, there] = [&moved.merged_here, &moved.merged_there].map(Outcomes::refused);
+        if here + there > 0 && self.is_news("records") {
+            let reasons = moved.merged_here.iter().chain(moved.merged_there.iter());
+            let reasons = reasons.filter(|(word, _)| word.starts_with("refused"));
+            let reasons: BTreeSet<_> = reasons.map(|(word, _)| word).collect();
+            tracing::warn!(
+                peer = %address,
+                here,
+                there,
+                ?reasons,
+                "records are refused, so the tables stay different; exchanges become rarer"
+            );
+        }
     }
 
     /// Notes that the peer at `address` was talked to with success.

@@ -70,6 +70,9 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
     } = args;
     let (node, news) = Node::new(&ends, bounds, sync_interval)?;
     if let Discovery::Fixed(addresses) = discovery {
+        if addresses.is_empty() {
+            tracing::warn!("the list of --discovery is empty: this pod stays alone");
+        }
         node.book().replace(addresses);
     }
     let (exchange, listen) = take(listen, "--listen").await?;

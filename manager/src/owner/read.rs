@@ -49,6 +49,8 @@ impl Owner {
             .store
             .get_many(&shared.table_name, std::slice::from_ref(&own));
         shared.metrics.store("read", call).await?;
+        // A file that was removed still answers to reads.
+        shared.store.check().await?;
         Ok(())
     }
 

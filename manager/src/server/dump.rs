@@ -123,6 +123,8 @@ pub(super) struct Lines {
     begun: Vec<u8>,
     /// How many lines have ended.
     ended: usize,
+    /// Bytes of all of them, blank ones too: a small body can decode to any number of these.
+    bytes: usize,
 }
 
 impl Lines {
@@ -132,6 +134,11 @@ impl Lines {
         text: &[u8],
         mut take: impl FnMut(usize, &[u8]) -> Result<(), Problem>,
     ) -> Result<(), Problem> {
+        self.bytes = self.bytes.saturating_add(text.len());
+        if self.bytes > DUMP_BYTES_MAX {
+            let detail = format!("the dump has more than {DUMP_BYTES_MAX} bytes");
+            return Err(Problem::new(Kind::TOO_LARGE, detail).limit(DUMP_BYTES_MAX));
+        }
         for piece in text.split_inclusive(|byte| *byte == b'\n') {
             if self.begun.len() + piece.len() > LINE_BYTES_MAX + 1 {
                 let detail = format!("it has more than {LINE_BYTES_MAX} bytes");
@@ -303,5 +310,20 @@ impl Checked {
             let body = Body::from_json(line).ok()?;
             Some((body.peer_id?, body.draft))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blank_lines_count_too_so_that_a_small_body_decodes_to_a_bounded_one() {
+        let mut lines = Lines {
+            bytes: DUMP_BYTES_MAX - 2,
+            ..Lines::default()
+        };
+        assert!(lines.push(b"\n\n", |_, _| Ok(())).is_ok());
+        assert!(lines.push(b"\n", |_, _| Ok(())).is_err());
     }
 }

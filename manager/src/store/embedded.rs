@@ -153,6 +153,10 @@ impl Store for EmbeddedStore {
             .await
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        self.on(&self.reader, Inner::check).await
+    }
+
     async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {
         let name = self.inner.layout.records(table);
         self.on(&self.reader, move |inner| {
@@ -198,6 +202,26 @@ impl Inner {
         Some(Err(fault.in_use(&name(&self.path))))
     }
 
+    /// Whether a commit would find the file where it was opened.
+    fn check(&self) -> Result<(), StoreError> {
+        let state = self.file.read().unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            FileState::Open(file) => self.check_place(file),
+            // The next call opens it again, or says what failed.
+            FileState::Closed | FileState::OutcomeUnknown(_) => Ok(()),
+        }
+    }
+
+    fn check_place(&self, file: &OpenFile) -> Result<(), StoreError> {
+        if file.is_at(&self.path) {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable(format!(
+            "{} was moved, replaced or removed while it was open; start again",
+            self.path.display()
+        )))
+    }
+
     fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
         self.reopen()?;
         let (fault, is_in_doubt) = {
@@ -207,12 +231,7 @@ impl Inner {
                     "the file has just had an error".to_owned(),
                 ));
             };
-            if !file.is_at(&self.path) {
-                return Err(StoreError::Unavailable(format!(
-                    "{} was moved, replaced or removed while it was open; start again",
-                    self.path.display()
-                )));
-            }
+            self.check_place(file)?;
             let mut is_in_doubt = false;
             let done = guarded(|| {
                 let transaction = file.database.begin_write()?;

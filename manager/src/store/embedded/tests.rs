@@ -345,7 +345,10 @@ async fn a_file_that_was_moved_away_is_noticed_before_anything_is_lost() {
     fs::rename(home.path(), &aside).expect("renames");
     let error = store.commit(one(1, 2)).await.expect_err("it is gone");
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    let looked = store.check().await.expect_err("a look shows it too");
+    assert_eq!(looked.to_string(), error.to_string());
     fs::rename(&aside, home.path()).expect("renames");
+    store.check().await.expect("it is back");
     store.commit(one(1, 3)).await.expect("it is back");
 }
 
