@@ -8,6 +8,7 @@ use peer_table::table::{Match, Precondition};
 use utoipa::IntoParams;
 
 use super::problem::{Kind, Problem};
+use super::schema::EntityTags;
 
 /// The strong tag of a version.
 pub(super) fn of(version: Version) -> HeaderValue {
@@ -24,14 +25,14 @@ pub(super) struct Conditions(pub(super) Precondition);
 #[expect(dead_code, reason = "Conditions are read instead")]
 pub(super) struct ConditionParams {
     /// Only if the peer is at one of these versions; `*` is any.
-    #[param(rename = "If-Match", value_type = String, required = false, pattern = r#"^(\*|"[!#-~]*"(, "[!#-~]*")*)$"#)]
+    #[param(rename = "If-Match", value_type = EntityTags, required = false, inline)]
     if_match: Option<String>,
     /// Only if it is at none of these versions; `*` is any.
     #[param(
         rename = "If-None-Match",
-        value_type = String,
+        value_type = EntityTags,
         required = false,
-        pattern = r#"^(\*|"[!#-~]*"(, "[!#-~]*")*)$"#
+        inline
     )]
     if_none_match: Option<String>,
 }

@@ -20,6 +20,7 @@ use super::App;
 use super::media::{self, JSON, NDJSON};
 use super::problem::{Fails, Kind, Problem};
 use super::query::{Count, FilterQuery, Flag, FromQuery, Params, Query, refused};
+use super::schema;
 use super::walk::{PART_RECORDS, Walk};
 use super::watch::{self, Event, LAST_EVENT_ID};
 use crate::owner::OwnerError;
@@ -37,7 +38,7 @@ pub(super) struct ListQuery {
     #[param(value_type = Option<usize>, minimum = 1, maximum = 10_000)]
     limit: Option<Count<LIMIT_MAX>>,
     /// Only peers whose id comes after this one.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<schema::Id>, inline)]
     after: Option<Key>,
     /// Whether to answer with changes as they happen, instead of a list.
     #[param(value_type = Option<bool>)]

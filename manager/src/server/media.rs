@@ -4,6 +4,7 @@ use axum::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::problem::{Kind, Problem};
 
@@ -40,7 +41,8 @@ pub(super) fn accepts_zstd(headers: &HeaderMap) -> bool {
 }
 
 /// How a body is encoded.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub(super) enum Encoding {
     /// As it is.
     Identity,

@@ -14,6 +14,7 @@ mod page;
 mod peers;
 mod problem;
 mod query;
+mod schema;
 mod slots;
 mod sync;
 mod table;

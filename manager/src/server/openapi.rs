@@ -13,7 +13,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::list::{End, Next};
 use super::media::JSON;
-use super::problem;
+use super::{problem, schema};
 
 /// The statuses with which the guard at the door and the router answer any call.
 const OF_ANY_CALL: [u16; 3] = [400, 403, 421];
@@ -92,24 +92,19 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 )]
 pub(super) struct PeerDraft {
     /// Who it is. Must be the one in the path, if there is one; left out, it is that or made.
-    #[schema(
-        min_length = 1,
-        max_length = 128,
-        pattern = "^[A-Za-z0-9._:-]{1,128}$",
-        nullable = false
-    )]
+    #[schema(value_type = schema::Id, required = false)]
     peer_id: Option<String>,
     /// A name for people.
-    #[schema(min_length = 1, max_length = 253, example = "files-0")]
+    #[schema(value_type = schema::Name)]
     name: String,
     /// Its IPv4 or IPv6 address.
-    #[schema(example = "10.0.0.7")]
+    #[schema(value_type = schema::Address, example = "10.0.0.7")]
     ip: String,
     /// The port of each purpose, 1 to 65535; 64 at the most.
-    #[schema(nullable = false, example = json!({"userSync": 5001}))]
-    ports: Option<BTreeMap<String, Port>>,
+    #[schema(value_type = schema::Ports, required = false, example = json!({"userSync": 5001}))]
+    ports: Option<BTreeMap<String, u16>>,
     /// Free text by key; 64 at the most.
-    #[schema(nullable = false, example = json!({"zone": "a"}))]
+    #[schema(value_type = schema::Labels, required = false, example = json!({"zone": "a"}))]
     labels: Option<BTreeMap<String, String>>,
     /// When the peer was last seen (RFC 3339); an earlier time than is held changes nothing.
     #[schema(rename = "lastConnectionOn", format = DateTime)]
@@ -124,12 +119,6 @@ pub(super) struct PeerDraft {
     updated_at: Option<serde_json::Value>,
 }
 
-/// A port.
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(minimum = 1, maximum = 65_535)]
-#[expect(dead_code, reason = "says its bounds in the document")]
-pub(super) struct Port(u16);
-
 /// What to change of a peer: what is named is set, what is null is removed (RFC 7396).
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -139,14 +128,16 @@ pub(super) struct Port(u16);
 )]
 pub(super) struct PeerPatch {
     /// A name for people.
-    #[schema(min_length = 1, max_length = 253, nullable = false)]
+    #[schema(value_type = schema::Name, required = false)]
     name: Option<String>,
     /// Its IPv4 or IPv6 address.
-    #[schema(nullable = false)]
+    #[schema(value_type = schema::Address, required = false)]
     ip: Option<String>,
     /// Ports to set, or to remove with null.
+    #[schema(value_type = Option<schema::PortsPatch>)]
     ports: Option<BTreeMap<String, Option<u16>>>,
     /// Labels to set, or to remove with null.
+    #[schema(value_type = Option<schema::LabelsPatch>)]
     labels: Option<BTreeMap<String, Option<String>>>,
     /// When the peer was last seen (RFC 3339); an earlier time than is held changes nothing.
     #[schema(rename = "lastConnectionOn", format = DateTime)]

@@ -21,6 +21,7 @@ use super::media;
 use super::openapi::{PeerDraft, PeerPatch};
 use super::problem::{Fails, Kind, Problem};
 use super::query::{FilterQuery, Query};
+use super::schema;
 use super::walk::{PART_RECORDS, Walk};
 use crate::owner::{Operation, Write, WriteError, Written, wall_now};
 
@@ -34,7 +35,7 @@ pub(super) struct Id(pub(super) Key);
 #[expect(dead_code, reason = "an Id is read instead")]
 struct IdParams {
     /// Which peer.
-    #[param(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9._:-]{1,128}$")]
+    #[param(value_type = schema::Id, inline)]
     peer_id: String,
 }
 

@@ -12,6 +12,7 @@ use percent_encoding::percent_decode;
 use utoipa::IntoParams;
 
 use super::problem::{Kind, Problem};
+use super::schema;
 
 /// The parameters of a query that nobody has asked for yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,10 +127,10 @@ pub(super) struct FilterQuery {
     /// Exactly this name.
     name: Option<String>,
     /// This address, however it is spelled.
-    #[param(value_type = Option<String>, example = "10.0.0.7")]
+    #[param(value_type = Option<schema::Address>, inline, example = "10.0.0.7")]
     ip: Option<Address>,
     /// A label as `key=value`; given several times, all of them must match.
-    #[param(value_type = Option<Vec<String>>, example = json!(["zone=a"]))]
+    #[param(value_type = Option<schema::LabelFilters>, inline, example = json!(["zone=a"]))]
     label: Vec<Label>,
 }
 

@@ -20,8 +20,9 @@ use zstd::stream::write::Encoder;
 use super::App;
 use super::body::next_part;
 use super::dump::{Checked, Decoder, Dump, Lines};
-use super::list::{Form, Listing, REVISION};
+use super::list::{End, Form, Listing, REVISION};
 use super::media::{self, NDJSON};
+use super::openapi::PeerDraft;
 use super::problem::{Fails, Problem};
 use super::query::{FromQuery, Params, Query};
 use super::walk::{PART_RECORDS, Walk};
@@ -31,6 +32,18 @@ use crate::owner::{Operation, Owner, Write, WriteError};
 const TRANSACTION_RECORDS: usize = 1_000;
 const ZSTD_LEVEL: i32 = 3;
 
+/// A line of a dump.
+#[derive(Debug, ToSchema)]
+#[schema(as = TableLine)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "says in the contract what a Listing writes")]
+pub(super) enum Line {
+    /// Before the last.
+    Peer(Peer),
+    /// The last.
+    End(End),
+}
+
 /// Read the whole table.
 ///
 /// A peer in each line, and in the last line the number of peers: without it, the dump was cut off.
@@ -39,7 +52,7 @@ const ZSTD_LEVEL: i32 = 3;
     params(("Accept-Encoding" = Option<String>, Header, description = "`zstd` compresses it.")),
     responses(
         (status = 200, description = "A line for each peer (`Peer`), and an `End`.",
-            content((Peer = "application/x-ndjson")),
+            content((Line = "application/x-ndjson")),
             headers(("Udht-Revision" = String, description = "The revision before the dump."))),
         Fails<400>, Fails<503>,
     ),
@@ -102,10 +115,10 @@ fn compressed(body: Body) -> io::Result<Body> {
 pub(super) struct ImportQuery {
     /// `merge` (what is not named stays, and so it is without this) or `replace` (it is deleted,
     /// but for this pod's own record).
-    #[param(value_type = Option<String>, example = "replace")]
+    #[param(inline)]
     mode: Option<Mode>,
     /// `required` (and so it is without this) or `optional`: the line with the count.
-    #[param(value_type = Option<String>, example = "optional")]
+    #[param(inline)]
     end: Option<EndMode>,
 }
 
@@ -118,7 +131,8 @@ impl FromQuery for ImportQuery {
     }
 }
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
 enum Mode {
     Merge,
     Replace,
@@ -136,7 +150,8 @@ impl FromStr for Mode {
     }
 }
 
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
 enum EndMode {
     Required,
     Optional,
@@ -154,6 +169,16 @@ impl FromStr for EndMode {
     }
 }
 
+/// How a dump is compressed, as the contract says it.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "the headers are read instead")]
+struct EncodingParams {
+    /// Whether the body is compressed.
+    #[param(rename = "Content-Encoding", value_type = media::Encoding, required = false, inline)]
+    content_encoding: Option<media::Encoding>,
+}
+
 /// What an import changed.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize, ToSchema)]
 pub(super) struct Imported {
@@ -168,9 +193,9 @@ pub(super) struct Imported {
 /// Each line is a new write of this pod; versions and times in a dump are information only. Every
 /// line is checked before anything changes; then they are written in transactions of 1,000.
 #[utoipa::path(
-    post, path = "/v1/table", tag = "table", operation_id = "importTable", params(ImportQuery,
-        ("Content-Encoding" = Option<String>, Header, description = "`zstd` is understood.")),
-    request_body(content = Peer, content_type = "application/x-ndjson",
+    post, path = "/v1/table", tag = "table", operation_id = "importTable", 
+    params(ImportQuery, EncodingParams),
+    request_body(content = PeerDraft, content_type = "application/x-ndjson",
         description = "A line for each peer with its `peer_id`, and an `End`."),
     responses(
         (status = 200, description = "It was written.", body = Imported),

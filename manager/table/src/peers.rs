@@ -170,6 +170,20 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_a_whole_number_however_it_is_written() {
+        let port = |text: &str| {
+            let json = format!(r#"{{"name":"a","ip":"::1","ports":{{"x":{text}}}}}"#);
+            Body::from_json(json.as_bytes()).map(|body| body.draft.ports["x"])
+        };
+        for text in ["5001", "5001.0", "5.001e3"] {
+            assert_eq!(port(text), Ok(5001), "{text}");
+        }
+        for text in ["0", "0.0", "-0.0", "-1", "1.5", "65536", "1e300", "\"1\""] {
+            assert!(port(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_was_written_is_what_is_read() {
         let body = body(&example()).unwrap();
         let key: Key = "p1".parse().unwrap();

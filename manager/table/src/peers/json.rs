@@ -178,7 +178,10 @@ fn ports_of(value: Value) -> Result<BTreeMap<String, u16>, InvalidField> {
     entries("ports", value)?
         .into_iter()
         .map(|(purpose, value)| {
-            let port = value.as_u64().and_then(|port| u16::try_from(port).ok());
+            // A number is what it is and not how it is written: 5001.0 is 5001, as in JSON Schema.
+            let port = value
+                .as_f64()
+                .and_then(|port| port.to_string().parse().ok());
             let port = port
                 .filter(|port| *port != 0)
                 .ok_or_else(|| port_out_of_range(&purpose))?;
