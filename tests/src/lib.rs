@@ -3,4 +3,5 @@
 pub mod http;
 pub mod pod;
 pub mod process;
+pub mod recipe;
 pub mod watch;
