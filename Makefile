@@ -9,7 +9,7 @@ TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Tools that `make check` had to install itself stand here; the right version on PATH is used as it is.
 TOOLS_DIR := $(TARGET_DIR)/tools
 
-.PHONY: help demo test check setup tools sim bench render image e2e fuzz
+.PHONY: help demo test contract check setup tools sim bench render image e2e fuzz
 
 help: ## this list
 	@echo "usage: make TARGET"
@@ -25,6 +25,10 @@ demo: setup ## a cluster of pairs on this machine; DEMO_ARGS="--help" says what 
 test: setup ## build the programs and run every test; TEST_ARGS="NAME" runs those whose name holds NAME
 	@cargo build --workspace --bins --tests
 	@cargo test --workspace --no-fail-fast $(TEST_ARGS)
+
+contract: setup ## a running manager against its own OpenAPI document, by schemathesis, with each store
+	@cargo build --workspace --bins --tests
+	@.ci/contract
 
 check: setup tools ## formatting, lints, documentation, layering, licences, spelling: all that is not a test
 	@PATH="$(TOOLS_DIR)/bin:$$PATH" .ci/check
