@@ -45,7 +45,7 @@ impl Language {
     fn recipe(self, name: &str, folder: &Path) -> Option<PathBuf> {
         for program in self.programs {
             if !is_installed(program).unwrap() {
-                eprintln!("skipped: {program} is not installed");
+                println!("skipped: {program} is not installed");
                 return None;
             }
         }

@@ -68,7 +68,7 @@ fn words(banned: &str, length_max: usize) -> ObjectBuilder {
 
 fn any_of<const N: usize>(schemas: [ObjectBuilder; N]) -> AnyOfBuilder {
     let any_of = schemas.into_iter();
-    any_of.fold(AnyOfBuilder::new(), |any_of, schema| any_of.item(schema))
+    any_of.fold(AnyOfBuilder::new(), AnyOfBuilder::item)
 }
 
 fn ports(port: SchemaType) -> ObjectBuilder {

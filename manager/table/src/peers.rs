@@ -170,6 +170,16 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_that_removes_an_unknown_field_is_refused() {
+        for field in ["colour", "", "label"] {
+            let json = format!(r#"{{"{field}":null,"labels":{{}}}}"#);
+            let refused = Patch::from_json(json.as_bytes()).unwrap_err();
+            assert_eq!(refused.field, field);
+        }
+        assert!(Patch::from_json(br#"{"version":null,"ports":null}"#).is_ok());
+    }
+
+    #[test]
     fn a_port_is_a_whole_number_however_it_is_written() {
         let port = |text: &str| {
             let json = format!(r#"{{"name":"a","ip":"::1","ports":{{"x":{text}}}}}"#);

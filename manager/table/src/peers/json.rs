@@ -12,6 +12,19 @@ use crate::clock::{Contact, WallTime};
 use crate::entry::Entry;
 use crate::key::{InvalidKey, Key};
 
+/// What may stand in a body.
+const FIELDS: [&str; 9] = [
+    "peer_id",
+    "name",
+    "ip",
+    "ports",
+    "labels",
+    "lastConnectionOn",
+    "version",
+    "createdAt",
+    "updatedAt",
+];
+
 /// A body as it was sent: the draft, and the id if it named one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Body {
@@ -44,13 +57,7 @@ impl Body {
                 "labels" => labels = labels_of(value)?,
                 "lastConnectionOn" => contact = contact_of(value)?,
                 "version" | "createdAt" | "updatedAt" => {}
-                _ => {
-                    return Err(InvalidField::new(
-                        shorten(&field),
-                        "unknown field; a peer has peer_id, name, ip, ports, labels and \
-                         lastConnectionOn",
-                    ));
-                }
+                _ => return Err(unknown(&field)),
             }
         }
         let missing = |field: &str| InvalidField::new(field, "is missing");
@@ -72,8 +79,17 @@ pub struct Patch(Map<String, Value>);
 
 impl Patch {
     /// Reads a JSON object.
+    ///
+    /// An unknown field is refused here, as one that is null would leave no trace in the body.
     pub fn from_json(json: &[u8]) -> Result<Self, InvalidField> {
-        object(json).map(Self)
+        let object = object(json)?;
+        match object
+            .keys()
+            .find(|field| !FIELDS.contains(&field.as_str()))
+        {
+            Some(field) => Err(unknown(field)),
+            None => Ok(Self(object)),
+        }
     }
 
     /// The body that the patch makes of `held`.
@@ -129,6 +145,11 @@ fn object(json: &[u8]) -> Result<Map<String, Value>, InvalidField> {
         )),
         Err(error) => Err(InvalidField::new("", format!("is not JSON: {error}"))),
     }
+}
+
+fn unknown(field: &str) -> InvalidField {
+    let detail = "unknown field; a peer has peer_id, name, ip, ports, labels and lastConnectionOn";
+    InvalidField::new(shorten(field), detail)
 }
 
 const fn kind(value: &Value) -> &'static str {
