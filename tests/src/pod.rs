@@ -117,6 +117,12 @@ impl Pod {
         format!("http://{}:{OPS_PORT}", self.address)
     }
 
+    /// From its next start on, its manager is given these arguments too.
+    pub fn give_manager(&mut self, arguments: &[&str]) {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
+        self.options.manager_arguments.extend(arguments);
+    }
+
     /// From its next start on, it belongs to another cluster and has another store.
     pub fn become_of_cluster(&mut self, cluster: &str, store: PathBuf) {
         cluster.clone_into(&mut self.options.cluster);

@@ -263,6 +263,37 @@ fn pods_of_another_cluster_are_refused_and_counted_and_take_nothing() {
 }
 
 #[test]
+fn a_pod_with_a_smaller_limit_keeps_what_fits_and_says_that_it_refuses_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(folder.path(), 2, &ClusterOptions::default()).unwrap();
+    let agent = agent();
+    cluster.pod(1).kill().unwrap();
+    for number in 0..40 {
+        let url = format!("{}/v1/peers/p{number}", cluster.pod(2).manager_url());
+        http::put(&agent, &url, &peer("one of many"))
+            .unwrap()
+            .ok()
+            .unwrap();
+    }
+    cluster.pod(1).give_manager(&["--max-records=10"]);
+    cluster.pod(1).start().unwrap();
+    let sync = cluster.pod(1).sync.as_mut().unwrap();
+    let said = sync.wait_for_log("records are refused").unwrap();
+    assert!(said.contains("refused_full"), "{said}");
+
+    let first = cluster.pod(1).manager_url();
+    let list = http::get(&agent, &format!("{first}/v1/peers")).unwrap();
+    let held = list.ok().unwrap()["peers"].as_array().unwrap().clone();
+    assert_eq!(held.len(), 10);
+    let new = http::put(&agent, &format!("{first}/v1/peers/new"), &peer("new")).unwrap();
+    assert_eq!(new.status, 507);
+    let url = format!("{first}/v1/peers/{}", held[0]["peer_id"].as_str().unwrap());
+    let changed = http::put(&agent, &url, &peer("changed")).unwrap();
+    assert_eq!(changed.status, 200);
+    http::delete(&agent, &url).unwrap().ok().unwrap();
+}
+
+#[test]
 fn a_second_manager_on_one_file_says_so_and_ends() {
     let folder = tempfile::tempdir().unwrap();
     let cluster = Cluster::start(folder.path(), 1, &ClusterOptions::default()).unwrap();

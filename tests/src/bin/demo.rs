@@ -163,11 +163,11 @@ impl Demo {
     }
 
     fn delete(&mut self, out: &mut impl Write) -> Result<()> {
+        let last = self.cluster.pods.len();
         headline(
             out,
-            "one peer deleted in pod 4 of them, and gone everywhere",
+            &format!("one peer deleted in pod {last}, and gone everywhere"),
         )?;
-        let last = self.cluster.pods.len();
         let key = "demo-000001";
         let url = format!("{}/v1/peers/{key}", self.cluster.pod(last).manager_url());
         let started = Instant::now();
