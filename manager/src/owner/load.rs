@@ -100,9 +100,7 @@ impl Progress {
     }
 
     fn add(&mut self, records: usize) {
-        self.records += records;
-        let is_time = self.said_at.elapsed() >= SAID_PAUSE;
-        if is_time || self.records - self.said_records >= SAID_RECORDS {
+        if self.is_due(records, self.said_at.elapsed()) {
             self.said_records = self.records;
             self.said_at = Instant::now();
             tracing::info!(
@@ -111,6 +109,12 @@ impl Progress {
                 "reading the table"
             );
         }
+    }
+
+    /// Whether it is time to say something after `records` more, so long after the last time.
+    fn is_due(&mut self, records: usize, silence: Duration) -> bool {
+        self.records += records;
+        silence >= SAID_PAUSE || self.records - self.said_records >= SAID_RECORDS
     }
 }
 
@@ -139,5 +143,20 @@ pub(super) async fn open_anew(shared: &Shared) -> (Opening, Table, Reading) {
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reading_says_how_far_it_is_by_number_and_by_time() {
+        let mut progress = Progress::new(Some(1_000_000));
+        assert!(!progress.is_due(SAID_RECORDS - 1, Duration::ZERO));
+        assert!(progress.is_due(1, Duration::ZERO));
+        let mut slow = Progress::new(None);
+        assert!(!slow.is_due(1, SAID_PAUSE / 2));
+        assert!(slow.is_due(1, SAID_PAUSE));
     }
 }
