@@ -101,6 +101,42 @@ pub struct EndsArgs {
     /// `off` neither encrypts nor asks who is at the other end. All pods need the same.
     #[arg(long, env = "UDHT_TLS", value_name = "HOW", default_value = "auto")]
     pub tls: Tls,
+    /// What is said to the Kubernetes API
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
+}
+
+/// Who this pod is to Kubernetes, and what of the release is there.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Kubernetes")]
+pub struct KubernetesArgs {
+    /// The namespace of the release
+    #[arg(
+        long,
+        env = "UDHT_NAMESPACE",
+        value_name = "NAMESPACE",
+        default_value = "default"
+    )]
+    pub namespace: String,
+    /// The headless service whose endpoints are the pods of the release
+    #[arg(
+        long,
+        env = "UDHT_SERVICE",
+        value_name = "NAME",
+        default_value = "udht"
+    )]
+    pub service: String,
+    /// The UID of this pod
+    #[arg(long, env = "UDHT_POD_UID", value_name = "UID")]
+    pub pod_uid: Option<String>,
+    /// The Secret of the release's authority, for `--tls auto`; it must be there, and may be empty
+    #[arg(
+        long,
+        env = "UDHT_AUTHORITY_SECRET",
+        value_name = "NAME",
+        default_value = "udht-authority"
+    )]
+    pub authority_secret: String,
 }
 
 /// Something was asked for that this release cannot do.

@@ -14,6 +14,7 @@ pub mod contacts;
 pub mod discovery;
 pub mod feed;
 pub mod http;
+pub mod kubernetes;
 pub mod listen;
 pub mod logging;
 pub mod manager;

@@ -76,6 +76,7 @@ impl Node {
             manager,
             cluster,
             tls,
+            kubernetes: _,
         } = ends;
         let metrics = Metrics::new()?;
         let tls = match tls {

@@ -1,0 +1,3 @@
+//! The Kubernetes API: which pods there are, and the Secret of the release's authority.
+
+pub mod pods;
