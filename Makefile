@@ -48,11 +48,11 @@ sim: ## (not yet) a simulated cluster; SEED=.. replays a run
 bench: ## (not yet) the benchmarks, each beside the figure that it is to reach
 	$(call not_yet,the benchmarks)
 
-render: ## (not yet) k8s/ written anew from the chart
-	$(call not_yet,the Helm chart)
+render: ## k8s/ written anew from the chart
+	@.ci/render
 
-image: ## (not yet) the container image
-	$(call not_yet,the container image)
+image: setup ## the two container images, as archives in target/images and in docker; IMAGE_TAG=.. names them
+	@.ci/image
 
 e2e: ## (not yet) the tests that need a Kubernetes cluster
 	$(call not_yet,the tests on a Kubernetes cluster)

@@ -1,0 +1,81 @@
+{{/* What no schema can say, or not in words: values that do not go together. All that is wrong is told at once. */}}
+{{- define "udht.checks" -}}
+{{- $wrong := list }}
+{{- $external := .Values.external }}
+{{- if and (eq .Values.tls.mode "secret") (not .Values.tls.secretName) }}
+{{- $wrong = append $wrong "tls.mode is secret, and tls.secretName names none: it is to be a Secret with ca.crt, tls.crt and tls.key." }}
+{{- end }}
+{{- if and (ne .Values.tls.mode "secret") .Values.tls.secretName }}
+{{- $wrong = append $wrong (printf "tls.secretName is set, and tls.mode is %s: certificates of your own take tls.mode=secret." .Values.tls.mode) }}
+{{- end }}
+{{- if eq .Values.store "external" }}
+{{- if and (not $external.url) (not $external.urlSecret.name) }}
+{{- $wrong = append $wrong "store is external, and nothing says where it is: set external.url, or external.urlSecret.name if there is a password in it." }}
+{{- end }}
+{{- if .Values.persistence.enabled }}
+{{- $wrong = append $wrong "store is external, so a pod has nothing to keep: leave persistence.enabled false." }}
+{{- end }}
+{{- else if or $external.url $external.urlSecret.name }}
+{{- $wrong = append $wrong (printf "external says where a Redis is, and store is %s: set store=external to use it." .Values.store) }}
+{{- end }}
+{{- if and $external.url $external.urlSecret.name }}
+{{- $wrong = append $wrong "external.url and external.urlSecret.name are both set: which of them is meant?" }}
+{{- end }}
+{{- if contains "@" $external.url }}
+{{- $wrong = append $wrong "external.url holds a password, which all would see who may see the pods: put the URL into a Secret and name that in external.urlSecret." }}
+{{- end }}
+{{- if contains "prefix=" $external.url }}
+{{- $wrong = append $wrong "external.url sets a prefix, which all pods would share: leave it out, each pod has one of its own." }}
+{{- end }}
+{{- if and $external.tls.secretName (contains "?" $external.url) }}
+{{- $wrong = append $wrong "external.url has parameters, and with external.tls.secretName the chart adds them: leave them out." }}
+{{- end }}
+{{- if and $external.tls.secretName (hasPrefix "redis:" $external.url) }}
+{{- $wrong = append $wrong "external.tls is set, and external.url begins with redis://: with TLS it is rediss://." }}
+{{- end }}
+{{- range $name, $ := .Values.redis.settings }}
+{{- if has $name (list "bind" "port" "tls-port" "unixsocket" "dir" "appendonly" "appendfsync" "appenddirname" "appendfilename" "save" "maxmemory-policy" "databases" "daemonize" "requirepass" "aclfile" "include" "rename-command") }}
+{{- $wrong = append $wrong (printf "redis.settings.%s is for the chart to set: the manager beside it relies on it." $name) }}
+{{- else if not (regexMatch "^[a-z][a-z0-9-]*$" $name) }}
+{{- $wrong = append $wrong (printf "redis.settings.%s is no name of a setting of redis.conf." $name) }}
+{{- end }}
+{{- end }}
+{{- range $name, $ := .Values.peer.ports }}
+{{- if not (regexMatch "^[^,= ]{1,63}$" $name) }}
+{{- $wrong = append $wrong (printf "peer.ports has the purpose %q: it is to have 1 to 63 characters, without comma, space and =." $name) }}
+{{- end }}
+{{- end }}
+{{- range $key, $value := .Values.peer.labels }}
+{{- if or (eq $key "") (contains "=" $key) (contains "," $key) (contains "," $value) }}
+{{- $wrong = append $wrong (printf "peer.labels has %q: %q: a comma parts labels, and = parts a key from its value; set such a label through PUT /v1/identity." $key $value) }}
+{{- end }}
+{{- end }}
+{{- range $kind := list "containers" "initContainers" }}
+{{- range index $.Values $kind }}
+{{- if has .name (list "redis" "manager" "sync") }}
+{{- $wrong = append $wrong (printf "%s has one of the name %s, which is that of a sidecar: choose another." $kind .name) }}
+{{- end }}
+{{- range .ports }}
+{{- if has (int .containerPort) (list 3002 3003 3004) }}
+{{- $wrong = append $wrong (printf "%s has the port %d, which is that of a sidecar: choose another." $kind (int .containerPort)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range .Values.volumes }}
+{{- if has .name (list "data" "token" "tls" "redis-tls") }}
+{{- $wrong = append $wrong (printf "volumes has one of the name %s, which is the chart's: choose another." .name) }}
+{{- end }}
+{{- end }}
+{{- range $program := list "manager" "sync" }}
+{{- $own := include (printf "udht.%sOwnEnv" $program) $ }}
+{{- range (index $.Values $program).env }}
+{{- if regexMatch (printf "(?m)^- name: %s$" .name) $own }}
+{{- $wrong = append $wrong (printf "%s.env has %s, which the chart sets from a value of its own: see the values." $program .name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $wrong }}
+{{- fail (printf "\n- %s" (join "\n- " $wrong)) }}
+{{- end }}
+{{- end }}
