@@ -411,6 +411,7 @@ impl Owner {
                 digest: table.digest().into(),
                 symbols: encoded,
             }],
+            authority: Vec::new(),
         }
     }
 

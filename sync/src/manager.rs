@@ -1,12 +1,15 @@
 //! The manager of this pod, as it is asked over loopback.
 
-use std::sync::Arc;
+mod pod;
+
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+pub use self::pod::{POD_RECORDS_MAX, PodRecord};
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::{Method, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use peer_exchange::Own;
 use peer_table::contract::{
     Batch, FeedPart, FingerprintPage, InvalidMessage, MESSAGE_BYTES_MAX, MergeAnswer, Records,
@@ -72,7 +75,8 @@ impl ManagerError {
 #[derive(Clone, Debug)]
 pub struct Manager {
     url: BaseUrl,
-    cluster: ClusterId,
+    /// Which cluster's table it should keep; the same for all clones.
+    cluster: Arc<RwLock<ClusterId>>,
     http: HttpClient,
     scrape: HttpClient,
     missed: Arc<Missed>,
@@ -94,11 +98,22 @@ impl Manager {
         let scrape = http.answering_within(scrape);
         Self {
             url,
-            cluster,
+            cluster: Arc::new(RwLock::new(cluster)),
             http,
             scrape,
             missed,
         }
+    }
+
+    /// From now on it is to be of `cluster`: when its authority is known, and so its whole id.
+    pub fn expect(&self, cluster: ClusterId) {
+        *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = cluster;
+    }
+
+    /// The cluster that it is to be of.
+    pub fn cluster(&self) -> ClusterId {
+        let cluster = self.cluster.read();
+        cluster.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where it is.
@@ -108,6 +123,10 @@ impl Manager {
 
     async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ManagerError> {
         let request = self.url.request(method, path, body)?;
+        self.send(request).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Bytes, ManagerError> {
         let (status, body) = self.http.send(request, MESSAGE_BYTES_MAX).await?;
         if status.is_success() {
             Ok(body)
@@ -178,13 +197,12 @@ impl Own for Manager {
         let path = format!("/v1/sync/state?symbols={symbols}");
         let state: State = self.ask(Method::GET, &path, Vec::new()).await?;
         // Whatever is exchanged or pushed begins with this call.
-        if state.cluster == self.cluster.as_str() {
+        let ours = self.cluster();
+        if state.cluster == ours.as_str() {
             Ok(state)
         } else {
-            Err(ManagerError::Cluster {
-                ours: self.cluster.clone(),
-                theirs: state.cluster,
-            })
+            let theirs = state.cluster;
+            Err(ManagerError::Cluster { ours, theirs })
         }
     }
 

@@ -69,9 +69,27 @@ impl fmt::Display for Manager {
     }
 }
 
-/// A label as it is written.
-pub(crate) fn label_text(LabelArg { key, value }: &LabelArg) -> String {
-    format!("{key}={value}")
+/// A label that is asked for: with a value, or with any.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct LabelFilter(String);
+
+impl FromStr for LabelFilter {
+    type Err = InvalidArgument;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() || text.starts_with('=') {
+            return Err(InvalidArgument(
+                "must be KEY=VALUE, such as zone=a, or KEY".to_owned(),
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for LabelFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// The version of a record, as `get` prints it, or `*` for any.
@@ -119,14 +137,15 @@ pub(crate) struct FilterArgs {
     /// Only peers at this IPv4 or IPv6 address
     #[arg(long)]
     ip: Option<IpAddr>,
-    /// Only peers with this label; repeat it for more that must match too
-    #[arg(long = "label", value_name = "KEY=VALUE")]
-    labels: Vec<LabelArg>,
+    /// Only peers with this label, whatever its value if none is given; repeat it for more that
+    /// must match too
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    labels: Vec<LabelFilter>,
 }
 
 impl FilterArgs {
     /// Only peers with these labels.
-    pub(crate) fn of_labels(labels: &[LabelArg]) -> Self {
+    pub(crate) fn of_labels(labels: &[LabelFilter]) -> Self {
         Self {
             name: None,
             ip: None,
@@ -138,7 +157,7 @@ impl FilterArgs {
     pub(crate) fn to_query(&self) -> Vec<(&'static str, String)> {
         let name = self.name.iter().map(|name| ("name", name.clone()));
         let ip = self.ip.iter().map(|ip| ("ip", ip.to_string()));
-        let labels = self.labels.iter().map(|label| ("label", label_text(label)));
+        let labels = self.labels.iter().map(|label| ("label", label.to_string()));
         name.chain(ip).chain(labels).collect()
     }
 }

@@ -14,6 +14,7 @@ use super::output::Table;
 #[command(after_help = "Examples:
   udht-manager list
   udht-manager list --label zone=a --label tier=test
+  udht-manager list --label udht/pod
   udht-manager list --limit 100 --after peer-1
   udht-manager list -o json | jq -r 'select(.ports.userSync) | .ip'")]
 pub(crate) struct ListArgs {
@@ -79,7 +80,8 @@ mod tests {
     fn filters_and_pages_are_sent_as_a_query() {
         let canned = Canned::new([chunked(&[PEER, "\n", NEXT, "\n"], true)]);
         let line = [
-            "--name", "a b", "--ip", "::1", "--label", "x=y", "--limit", "1", "--after", "p0",
+            "--name", "a b", "--ip", "::1", "--label", "x=y", "--label", "z", "--limit", "1",
+            "--after", "p0",
         ];
         let ran = canned.run(&[&["list"], &line[..]].concat());
         assert_eq!(
@@ -91,7 +93,7 @@ p1       files-0  10.0.0.7  2h ago     userSync=5001  zone=a
         );
         assert_eq!(ran.err, "There are more: list again with --after p1\n");
         let request = &canned.requests()[0];
-        let query = "name=a%20b&ip=%3A%3A1&label=x%3Dy&limit=1&after=p0";
+        let query = "name=a%20b&ip=%3A%3A1&label=x%3Dy&label=z&limit=1&after=p0";
         assert!(
             request.starts_with(&format!("GET /v1/peers?{query} HTTP/1.1\r\n")),
             "{request}"

@@ -9,12 +9,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::{Method, request};
 
-use super::args::{FilterArgs, Format, MatchArgs, RecordArgs, VersionTag, label_text};
+use super::args::{FilterArgs, Format, LabelFilter, MatchArgs, RecordArgs, VersionTag};
 use super::client::{Client, Listed, Patience};
 use super::console::Console;
 use super::failure::Failure;
 use super::output;
-use crate::config::LabelArg;
 
 /// The longest record or patch that is read, in bytes; a manager takes 64 KiB.
 const INPUT_BYTES_MAX: u64 = 1 << 20;
@@ -171,9 +170,14 @@ pub(crate) struct DeleteArgs {
         conflicts_with = "labels"
     )]
     id: Option<Key>,
-    /// All peers with this label; repeat it for more that must match too
-    #[arg(long = "label", value_name = "KEY=VALUE", conflicts_with = "if_match")]
-    labels: Vec<LabelArg>,
+    /// All peers with this label, whatever its value if none is given; repeat it for more that must
+    /// match too
+    #[arg(
+        long = "label",
+        value_name = "KEY[=VALUE]",
+        conflicts_with = "if_match"
+    )]
+    labels: Vec<LabelFilter>,
     #[command(flatten)]
     precondition: MatchArgs,
     /// Delete many without being asked
@@ -214,7 +218,7 @@ impl DeleteArgs {
     ) -> Result<(), Failure> {
         let filter = FilterArgs::of_labels(&self.labels);
         if !self.yes {
-            let labels: Vec<_> = self.labels.iter().map(label_text).collect();
+            let labels: Vec<_> = self.labels.iter().map(LabelFilter::to_string).collect();
             let labels = output::cell(&labels.join(" and "));
             let question = if console.input_is_terminal {
                 format!(
@@ -564,18 +568,18 @@ mod tests {
     fn deleting_many_says_how_many_and_asks_on_a_terminal() {
         let list = chunked(&[PEER, "\n", PEER, "\n"], true);
         let canned = Canned::new([list.clone(), json("{\"deleted\":2}"), list]);
-        let line = ["delete", "--label", "zone=a", "--label", "tier=x"];
+        let line = ["delete", "--label", "zone=a", "--label", "tier"];
         let ran = canned.run_with_input(&line, "y\n", true);
         assert_eq!(ran.out, "deleted 2 peers\n", "{ran:?}");
         assert_eq!(
             ran.err,
-            "2 peers with zone=a and tier=x will be deleted. Go on? [y/N] "
+            "2 peers with zone=a and tier will be deleted. Go on? [y/N] "
         );
         let ran = canned.run_with_input(&line, "\n", true);
         assert_eq!((ran.code(), ran.out.as_str()), (1, ""));
         assert!(ran.failure().contains("nothing was changed"));
         let requests = canned.requests();
-        assert!(requests[1].starts_with("DELETE /v1/peers?label=zone%3Da&label=tier%3Dx "));
+        assert!(requests[1].starts_with("DELETE /v1/peers?label=zone%3Da&label=tier "));
     }
 
     #[test]

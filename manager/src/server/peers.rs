@@ -109,7 +109,7 @@ pub(super) async fn delete_many(
 ) -> Result<Response, Problem> {
     let filter = Filter::from(filter);
     if filter.is_empty() {
-        let detail = "say which peers to delete: label=key=value, name= or ip=";
+        let detail = "say which peers to delete: label=key=value, label=key, name= or ip=";
         return Err(Problem::new(Kind::FILTER_MISSING, detail));
     }
     let mut walk = Walk::new(app.owner.clone(), filter, None, PART_RECORDS);

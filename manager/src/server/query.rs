@@ -129,7 +129,8 @@ pub(super) struct FilterQuery {
     /// This address, however it is spelled.
     #[param(value_type = Option<schema::Address>, inline, example = "10.0.0.7")]
     ip: Option<Address>,
-    /// A label as `key=value`; given several times, all of them must match.
+    /// A label as `key=value`, or as `key` whatever its value; given several times, all of them must
+    /// match.
     #[param(value_type = Option<schema::LabelFilters>, inline, example = json!(["zone=a"]))]
     label: Vec<Label>,
 }
@@ -174,16 +175,20 @@ impl FromStr for Address {
 }
 
 #[derive(Clone, Debug)]
-struct Label(String, String);
+struct Label(String, Option<String>);
 
 impl FromStr for Label {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.split_once('=')
-            .filter(|(key, _)| !key.is_empty())
-            .map(|(key, value)| Self(key.to_owned(), value.to_owned()))
-            .ok_or("must be key=value")
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (text, None),
+        };
+        if key.is_empty() {
+            return Err("must be key=value, or key");
+        }
+        Ok(Self(key.to_owned(), value.map(str::to_owned)))
     }
 }
 
@@ -231,10 +236,11 @@ mod tests {
 
     #[test]
     fn a_filter_is_read_with_its_escapes() {
-        let read = filter("label=a=b=c&label=d=&name=a%20b+c&ip=%3A%3A1&").unwrap();
+        let read = filter("label=a=b=c&label=d=&label=e%2Ff&name=a%20b+c&ip=%3A%3A1&").unwrap();
         assert_eq!(read.name.as_deref(), Some("a b c"));
         assert_eq!(read.ip, Some("::1".parse().unwrap()));
-        let labels = [("a", "b=c"), ("d", "")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let labels = [("a", Some("b=c")), ("d", Some("")), ("e/f", None)]
+            .map(|(key, value)| (key.to_owned(), value.map(str::to_owned)));
         assert_eq!(read.labels, labels);
         assert_eq!(filter(""), Ok(Filter::default()));
     }
@@ -244,7 +250,7 @@ mod tests {
         for (query, part) in [
             ("colour=x", "colour: is no parameter"),
             ("name=a&name=a", "name: is given more than once"),
-            ("label=a", "label: must be key=value"),
+            ("label=", "label: must be key=value"),
             ("label==a", "label: must be key=value"),
             ("ip=10.0.0", "ip: must be an IPv4"),
             ("name=%FF", "is not UTF-8"),

@@ -45,8 +45,8 @@ schemas! {
     Labels = labels(Type::String.into());
     /// Labels to set, or to remove with null.
     LabelsPatch = labels(SchemaType::from_iter([Type::String, Type::Null]));
-    /// Labels to filter by, each as `key=value`.
-    LabelFilters = ArrayBuilder::new().items(pattern("^[^=]+=").build());
+    /// Labels to filter by, each as `key=value` or as `key`.
+    LabelFilters = ArrayBuilder::new().items(pattern("^[^=]+(=|$)").build());
     /// Entity tags, or `*` for any.
     EntityTags = any_of([
         ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["*"])),

@@ -8,9 +8,14 @@
 //! | `POST /v1/sync/tables/{table}/records` | [`RecordsRequest`] | [`Records`] |
 //! | `POST /v1/sync/tables/{table}/merge?via=push or exchange&from=STORE_ID` | [`Batch`] | [`MergeAnswer`] |
 //! | `GET /v1/sync/feed?since=REVISION` | | a stream of length-delimited [`FeedPart`]s |
+//! | `POST /v1/sync/authority` | [`Bind`] | [`State`], without symbols; 409 if the store is bound to another authority |
+//! | `POST /v1/sync/leave` | [`Leave`] | [`LeaveAnswer`] |
+
+mod pod;
 
 use prost::Message;
 
+pub use self::pod::{ADOPTS_MAX, Bind, Leave, LeaveAnswer};
 use crate::clock::{Contact, Reading, Version};
 use crate::entry::{Body, Content, Entry};
 use crate::feed::Via;
@@ -34,7 +39,8 @@ pub const FINGERPRINTS_MAX: usize = 65_536;
 /// Who this replica is and how its tables stand.
 #[derive(Clone, PartialEq, Message)]
 pub struct State {
-    /// The cluster's id.
+    /// The cluster's id; under an authority, with the UUID of that (see
+    /// [`Binding::cluster`](crate::Binding::cluster)).
     #[prost(string, tag = "1")]
     pub cluster: String,
     /// [`crate::FingerprintKey::check`] of its fingerprint key.
@@ -55,6 +61,9 @@ pub struct State {
     /// Each table.
     #[prost(message, repeated, tag = "7")]
     pub tables: Vec<TableState>,
+    /// The UUID of the authority that the store is bound to: 16 bytes, none while it is unbound.
+    #[prost(bytes = "vec", tag = "8")]
+    pub authority: Vec<u8>,
 }
 
 impl State {

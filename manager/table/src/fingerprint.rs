@@ -27,6 +27,11 @@ impl FingerprintKey {
         Self(bytes)
     }
 
+    /// Its bytes, to be kept and handed on within a pod.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// The key of a cluster that has no secret of its own: derived from its id, and so no secret.
     pub fn of_cluster(cluster: &ClusterId) -> Self {
         let half = |label: &[u8; 16]| {

@@ -1,4 +1,5 @@
-//! Who a replica is: the id of its store, the id of one opening of it, and the cluster it belongs to.
+//! Who a replica is: the id of its store, the id of one opening of it, the cluster it belongs to, and
+//! the authority that this is under.
 
 use std::fmt;
 use std::str::FromStr;
@@ -58,6 +59,11 @@ uuid_id! {
 uuid_id! {
     /// Who stamped a version: drawn anew at each opening of a store.
     OriginId
+}
+
+uuid_id! {
+    /// The identity of a cluster's authority: made together with it.
+    AuthorityId
 }
 
 /// The longest cluster id, in bytes.

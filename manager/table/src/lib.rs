@@ -10,6 +10,7 @@
 //! [`sketch`] finds where two tables differ; [`peers`] is the one place that knows what the content
 //! of the `peers` table looks like; [`contract`] is how manager and sync speak of all this.
 
+pub mod authority;
 pub mod clock;
 pub mod contract;
 pub mod entry;
@@ -21,9 +22,10 @@ pub mod peers;
 pub mod sketch;
 pub mod table;
 
+pub use authority::Binding;
 pub use clock::{Clock, Contact, Reading, Version, WallTime};
 pub use entry::{Body, Content, Entry};
 pub use fingerprint::{Fingerprint, FingerprintKey};
-pub use ids::{ClusterId, OriginId, StoreId};
+pub use ids::{AuthorityId, ClusterId, OriginId, StoreId};
 pub use key::{Key, TableName};
 pub use table::Table;

@@ -21,6 +21,13 @@ use crate::entry::{Content, Entry};
 use crate::key::{Key, TableName};
 use crate::table::InvalidContent;
 
+/// The label of a pod's own record that says the pod's name.
+pub const LABEL_POD: &str = "udht/pod";
+/// The label that says the UID of the pod: by it the pod's peers know whose record this is.
+pub const LABEL_POD_UID: &str = "udht/pod-uid";
+/// The label that says the name of the node that the pod runs on.
+pub const LABEL_NODE: &str = "udht/node";
+
 /// The table's name.
 pub fn table_name() -> TableName {
     "peers".parse().expect("a valid name")
@@ -112,8 +119,8 @@ pub struct Filter {
     pub name: Option<String>,
     /// This address, however it is spelled.
     pub ip: Option<IpAddr>,
-    /// Each of these labels with this value.
-    pub labels: Vec<(String, String)>,
+    /// Each of these labels, with this value or with any.
+    pub labels: Vec<(String, Option<String>)>,
 }
 
 impl Filter {
@@ -126,10 +133,10 @@ impl Filter {
     pub fn matches(&self, peer: &Peer) -> bool {
         self.name.as_ref().is_none_or(|name| *name == peer.name)
             && self.ip.is_none_or(|ip| ip == peer.ip)
-            && self
-                .labels
-                .iter()
-                .all(|(key, value)| peer.labels.get(key) == Some(value))
+            && self.labels.iter().all(|(key, wanted)| {
+                let held = peer.labels.get(key);
+                held.is_some_and(|held| wanted.as_ref().is_none_or(|wanted| wanted == held))
+            })
     }
 }
 
@@ -374,12 +381,18 @@ mod tests {
         let filter = |name: &str, zone: &str| Filter {
             name: Some(name.into()),
             ip: Some("2001:db8:0::7".parse().unwrap()),
-            labels: vec![("zone".into(), zone.into())],
+            labels: vec![("zone".into(), Some(zone.into()))],
+        };
+        let labelled = |key: &str| Filter {
+            labels: vec![(key.into(), None)],
+            ..Filter::default()
         };
         assert!(filter("files-0", "a").matches(&peer));
         assert!(!filter("files-1", "a").matches(&peer));
         assert!(!filter("files-0", "b").matches(&peer));
         assert!(Filter::default().matches(&peer));
+        assert!(labelled("zone").matches(&peer));
+        assert!(!labelled("zon").matches(&peer));
     }
 
     #[test]

@@ -32,7 +32,10 @@ async fn a_filter_leaves_what_matches_all_of_it() {
         ("p2", "x", "2001:db8::1", "b"),
         ("p3", "y", "10.0.0.1", "b"),
     ] {
-        let peer = json!({"name": name, "ip": ip, "labels": {"zone": zone, "app": "f"}});
+        let mut peer = json!({"name": name, "ip": ip, "labels": {"zone": zone, "app": "f"}});
+        if id == "p2" {
+            peer["labels"]["odd"] = "".into();
+        }
         manager
             .put(&format!("/v1/peers/{id}"), &peer)
             .expect(201)
@@ -46,6 +49,9 @@ async fn a_filter_leaves_what_matches_all_of_it() {
         ("label=zone=b&label=app=f&name=y", &["p3"]),
         ("label=zone=c", &[]),
         ("label=none=", &[]),
+        ("label=odd", &["p2"]),
+        ("label=odd&label=zone=a", &[]),
+        ("label=none", &[]),
     ] {
         let list = manager.get(&format!("/v1/peers?{query}")).expect(200).await;
         assert_eq!(list.ids(), expected, "{query}");

@@ -234,6 +234,8 @@ async fn many_are_deleted_by_a_filter_and_never_without_one() {
     let mut marked = peer();
     marked["labels"] = json!({"n": "5", "b": "c=d"});
     manager.put("/v1/peers/marked", &marked).expect(201).await;
+    marked["labels"] = json!({"m": ""});
+    manager.put("/v1/peers/other", &marked).expect(201).await;
     let refused = manager.delete("/v1/peers").expect(400).await;
     assert_eq!(refused.problem(), "filter-missing");
     let both = manager
@@ -246,12 +248,14 @@ async fn many_are_deleted_by_a_filter_and_never_without_one() {
         .expect(200)
         .await;
     assert_eq!(none.json(), json!({"deleted": 0}));
+    let labelled = manager.delete("/v1/peers?label=m").expect(200).await;
+    assert_eq!(labelled.json(), json!({"deleted": 1}));
     let all = manager
         .delete("/v1/peers?name=files-0&ip=10.0.0.7")
         .expect(200)
         .await;
     assert_eq!(all.json(), json!({"deleted": 700}));
-    assert_eq!(manager.owner.counts(), (0, 701));
+    assert_eq!(manager.owner.counts(), (0, 702));
 }
 
 #[tokio::test]

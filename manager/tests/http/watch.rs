@@ -116,6 +116,20 @@ async fn with_a_filter_what_falls_out_of_it_is_said_once_more() {
 }
 
 #[tokio::test]
+async fn a_filter_by_a_key_alone_follows_the_label_whatever_it_says() {
+    let manager = Manager::new().await;
+    let mut watch = watch(&manager, "&label=zone").await;
+    assert_eq!(next(&mut watch).await, event("start", ""));
+    manager.put("/v1/peers/p1", &peer()).expect(201).await;
+    assert_eq!(next(&mut watch).await, event("put", "p1"));
+    for (zone, told) in [(json!("b"), "put"), (json!(null), "unmatched")] {
+        let patch = json!({"labels": {"zone": zone}});
+        manager.patch("/v1/peers/p1", &patch).expect(200).await;
+        assert_eq!(next(&mut watch).await, event(told, "p1"));
+    }
+}
+
+#[tokio::test]
 async fn news_behind_much_that_is_none_is_told_at_once() {
     let manager = Manager::new().await;
     manager.fill((0..400).map(|n| format!("p{n}"))).await;

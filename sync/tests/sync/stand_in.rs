@@ -254,6 +254,7 @@ impl Shared {
             origin: self.origin.as_bytes().to_vec(),
             set_digest: 0,
             peer_id: self.peer_id.to_string(),
+            authority: Vec::new(),
             tables: vec![TableState {
                 name: inner.table.name().to_string(),
                 digest: inner.table.digest().into(),

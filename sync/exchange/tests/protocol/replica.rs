@@ -85,6 +85,7 @@ impl Setup {
             // As long as a UUID, which is what a pod's own record has for its id.
             peer_id: format!("{:036}", self.store),
             tables: Vec::new(),
+            authority: Vec::new(),
         };
         let clock = Clock::new(origin, Reading::default(), Duration::from_secs(10));
         let held = Held {
