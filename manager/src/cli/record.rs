@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use peer_table::key::Key;
@@ -17,17 +18,34 @@ use super::output;
 
 /// The longest record or patch that is read, in bytes; a manager takes 64 KiB.
 const INPUT_BYTES_MAX: u64 = 1 << 20;
+/// The longest wait for a peer.
+const WAIT_MAX: Duration = Duration::from_hours(1);
+/// Between two looks for a peer that is waited for.
+const WAIT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Print one peer
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   udht-manager get peer-1
   udht-manager get peer-1 -o json
-  udht-manager get peer-1 -o json | jq -r .version")]
+  udht-manager get peer-1 -o json | jq -r .version
+  udht-manager get peer-1 --wait 30s")]
 pub(crate) struct GetArgs {
     /// Which peer
     #[arg(value_name = "ID")]
     id: Key,
+    /// If there is no such peer, wait for it, so long at the most: up to 1h
+    #[arg(long, value_name = "DURATION", value_parser = wait)]
+    wait: Option<Duration>,
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if wait <= WAIT_MAX {
+        Ok(wait)
+    } else {
+        Err("must be up to 1h".to_owned())
+    }
 }
 
 impl GetArgs {
@@ -38,9 +56,17 @@ impl GetArgs {
         format: Format,
         console: &mut Console<'_>,
     ) -> Result<(), Failure> {
-        let request = client.request(Method::GET, &path(&self.id), &[]);
-        let received = client.send(request, (), Patience::Record)?.peer()?;
-        output::record(console, format, &received)
+        let mut left = self.wait.unwrap_or_default();
+        loop {
+            let request = client.request(Method::GET, &path(&self.id), &[]);
+            match client.send(request, (), Patience::Record) {
+                Ok(answer) => return output::record(console, format, &answer.peer()?),
+                Err(Failure::Refused(refusal)) if refusal.status == 404 && !left.is_zero() => {}
+                Err(failure) => return Err(failure),
+            }
+            (console.pause)(left.min(WAIT_PAUSE));
+            left = left.saturating_sub(WAIT_PAUSE);
+        }
     }
 }
 
@@ -411,6 +437,22 @@ mod tests {
         let ran = canned.run(&["get", "p1"]);
         assert_eq!((ran.code(), ran.out.as_str()), (3, ""));
         assert_eq!(ran.failure(), "no peer p1; list them (status 404)");
+    }
+
+    #[test]
+    fn a_peer_that_is_waited_for_is_printed_when_it_is_there() {
+        let missing = || problem(404, "no peer p1", "");
+        let canned = Canned::new([missing(), missing(), json(PEER)]);
+        let ran = canned.run(&["get", "p1", "-o", "json", "--wait", "1s"]);
+        assert_eq!((ran.code(), ran.out), (0, format!("{PEER}\n")));
+
+        let canned = Canned::new([missing(), missing(), missing()]);
+        let ran = canned.run(&["get", "p1", "--wait", "300ms"]);
+        assert_eq!((ran.code(), ran.out.as_str()), (3, ""));
+        assert_eq!(canned.requests().len(), 3);
+
+        let canned = Canned::new([problem(503, "loading", "")]);
+        assert_eq!(canned.run(&["get", "p1", "--wait", "1s"]).code(), 5);
     }
 
     #[test]
