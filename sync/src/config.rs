@@ -13,6 +13,7 @@ use peer_table::ClusterId;
 
 use crate::discovery::Discovery;
 use crate::http::{BaseUrl, ClientBounds, InvalidBaseUrl};
+use crate::kubernetes::client::ApiBounds;
 use crate::listen::ServerBounds;
 
 /// The flags of `serve`.
@@ -137,6 +138,9 @@ pub struct KubernetesArgs {
         default_value = "udht-authority"
     )]
     pub authority_secret: String,
+    /// A kubeconfig, for outside of a cluster; in a pod its service account is enough
+    #[arg(long, env = "UDHT_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// Something was asked for that this release cannot do.
@@ -287,6 +291,8 @@ pub struct Bounds {
     pub peer_age: Duration,
     /// How often the TLS files are looked at.
     pub tls_look: Duration,
+    /// Of questions to the Kubernetes API.
+    pub kubernetes: ApiBounds,
     /// Of one exchange, however many messages it takes.
     pub exchange: Duration,
     /// Of a push to one peer: whoever is slower is passed over.
@@ -350,6 +356,7 @@ impl Default for Bounds {
             // Shorter than `age`, for the reason that `idle` is.
             peer_age: Duration::from_mins(5),
             tls_look: Duration::from_secs(1),
+            kubernetes: ApiBounds::default(),
             exchange: Duration::from_mins(10),
             push: Duration::from_secs(3),
             server,

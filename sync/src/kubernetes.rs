@@ -1,3 +1,4 @@
 //! The Kubernetes API: which pods there are, and the Secret of the release's authority.
 
+pub mod client;
 pub mod pods;

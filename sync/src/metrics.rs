@@ -1,6 +1,7 @@
 //! What sync tells Prometheus of itself.
 
 mod exchanges;
+mod kubernetes;
 mod pushes;
 mod register;
 mod tls;
@@ -8,6 +9,7 @@ mod tls;
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
 pub use self::exchanges::{Direction, ExchangeMetrics};
+pub use self::kubernetes::{KubernetesMetrics, Request};
 pub use self::pushes::{PushMetrics, Pushed};
 use self::register::Register;
 pub use self::tls::TlsMetrics;
@@ -26,6 +28,8 @@ pub struct Metrics {
     pub pushes: PushMetrics,
     /// Of mutual TLS.
     pub tls: TlsMetrics,
+    /// Of the Kubernetes API.
+    pub kubernetes: KubernetesMetrics,
     /// Figures of the peer book.
     pub peers: PeerGauges,
     /// 1 if the manager answered at the last scrape.
@@ -91,6 +95,7 @@ impl Metrics {
             exchanges: ExchangeMetrics::new(&register)?,
             pushes: PushMetrics::new(&register)?,
             tls: TlsMetrics::new(&register)?,
+            kubernetes: KubernetesMetrics::new(&register)?,
             peers: PeerGauges::new(&register)?,
             manager_up: register.gauge(
                 "udht_manager_up",

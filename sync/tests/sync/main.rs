@@ -13,6 +13,7 @@ mod cli;
 mod exchange;
 mod hostile_clients;
 mod hostile_peers;
+mod kubernetes;
 mod managers;
 mod ops;
 mod pod;

@@ -1,0 +1,4 @@
+//! The Kubernetes API, as it answers and as it fails.
+
+mod api;
+mod client;
