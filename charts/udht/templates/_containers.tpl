@@ -1,8 +1,12 @@
 {{/* The containers of a pod, in the order in which they start. Each is called with the root. */}}
 
 {{- define "udht.containerSecurity" -}}
-runAsUser: {{ .Values.runAs.user }}
-runAsGroup: {{ .Values.runAs.group }}
+{{- with .Values.runAs.user }}
+runAsUser: {{ . }}
+{{- end }}
+{{- with .Values.runAs.group }}
+runAsGroup: {{ . }}
+{{- end }}
 runAsNonRoot: true
 readOnlyRootFilesystem: true
 allowPrivilegeEscalation: false
