@@ -1,12 +1,15 @@
 //! What `udht-manager serve` is told, as flags or in the environment.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use peer_table::ClusterId;
+use peer_table::peers::{LABEL_NODE, LABEL_POD, LABEL_POD_UID};
 use tracing_subscriber::EnvFilter;
 
 use crate::store::StoreUrl;
@@ -67,9 +70,69 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub identity: IdentityArgs,
 
+    /// What is known of the pod
+    #[command(flatten)]
+    pub pod: PodArgs,
+
     /// How the log is written
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// What is known of the pod, in Kubernetes by its Downward API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+#[command(next_help_heading = "The pod")]
+pub struct PodArgs {
+    /// How long the store lives: pod is deleted with the pod, and its own record with it; volume
+    /// outlives the pod, and the next one goes on with it
+    #[arg(
+        long,
+        env = "UDHT_STORAGE",
+        default_value = "volume",
+        value_name = "KIND"
+    )]
+    pub storage: Storage,
+
+    /// Its name: the label udht/pod of its own record
+    #[arg(long, env = "UDHT_POD_NAME", value_name = "NAME",
+        value_parser = NonEmptyStringValueParser::new())]
+    pub pod_name: Option<String>,
+
+    /// Its UID: the label udht/pod-uid, by which its peers know whose record it is
+    #[arg(long, env = "UDHT_POD_UID", value_name = "UID",
+        value_parser = NonEmptyStringValueParser::new())]
+    pub pod_uid: Option<String>,
+
+    /// The node that it runs on: the label udht/node
+    #[arg(long, env = "UDHT_NODE_NAME", value_name = "NAME",
+        value_parser = NonEmptyStringValueParser::new())]
+    pub node_name: Option<String>,
+}
+
+impl PodArgs {
+    /// The labels of the own record that say this: they are on it whoever writes it.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let labels = [
+            (LABEL_POD, &self.pod_name),
+            (LABEL_POD_UID, &self.pod_uid),
+            (LABEL_NODE, &self.node_name),
+        ];
+        let given = labels.into_iter().filter_map(|(key, value)| {
+            let value = value.as_ref()?;
+            Some((key.to_owned(), value.clone()))
+        });
+        given.collect()
+    }
+}
+
+/// How long a store lives.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Storage {
+    /// As long as its pod.
+    Pod,
+    /// Longer than its pod.
+    #[default]
+    Volume,
 }
 
 /// What this pod's own record says. What is given here wins at each start; what is not stays as it
@@ -295,6 +358,17 @@ mod tests {
         assert_eq!(args.max_records, 1_000_000);
         assert_eq!(args.max_record_bytes, 16_384);
         assert_eq!(args.identity, IdentityArgs::default());
+        assert_eq!(args.pod, PodArgs::default());
+    }
+
+    #[test]
+    fn what_is_known_of_the_pod_is_labels_and_no_more_than_that() {
+        let args = parse(&["--pod-name=files-0", "--pod-uid=u-1", "--storage=pod"]).unwrap();
+        let labels = [("udht/pod", "files-0"), ("udht/pod-uid", "u-1")];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(args.pod.labels(), labels.into());
+        assert_eq!(args.pod.storage, Storage::Pod);
+        assert!(PodArgs::default().labels().is_empty());
     }
 
     #[test]
@@ -350,6 +424,8 @@ mod tests {
             ("--store=udht.redb", "embedded:PATH"),
             ("--cluster=two words", "printable ASCII"),
             ("--log=udht=loud", "expected one of"),
+            ("--storage=disk", "pod, volume"),
+            ("--pod-uid=", "--pod-uid"),
         ] {
             let refused = parse(&[flag]).expect_err(flag);
             assert!(refused.contains(part), "{flag}: {refused}");

@@ -34,6 +34,10 @@ pub struct Metrics {
     pub replication_delay: Histogram,
     /// How far the clock stands ahead of the wall clock.
     pub clock_ahead_ms: IntGauge,
+    /// Whether the store is bound to an authority.
+    pub bound: IntGauge,
+    /// Whether the pod is going.
+    pub leaving: IntGauge,
     /// Watchers now.
     pub watchers: IntGauge,
     /// Requests by method, route and status.
@@ -136,6 +140,14 @@ impl Metrics {
             clock_ahead_ms: registered!(IntGauge::new(
                 "udht_clock_ahead_milliseconds",
                 "How far the clock that stamps writes stands ahead of this machine's.",
+            )),
+            bound: registered!(IntGauge::new(
+                "udht_manager_bound",
+                "1 while the store is bound to the authority of its cluster.",
+            )),
+            leaving: registered!(IntGauge::new(
+                "udht_manager_leaving",
+                "1 once the pod is going and no write of the application is taken.",
             )),
             watchers: registered!(IntGauge::new("udht_watchers", "Watches that are open.")),
             requests: registered!(IntCounterVec::new(

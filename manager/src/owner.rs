@@ -9,12 +9,14 @@
 //! what is there. Until then everything that needs the store is refused.
 
 mod load;
+mod pod;
 mod read;
 mod task;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,15 +26,17 @@ use peer_table::contract::{
 use peer_table::feed::{Change, Feed, FeedLimits, Gone, Revision, Via};
 use peer_table::peers::{self, Draft, InvalidField, Patch};
 use peer_table::sketch::Sketch;
-use peer_table::table::{
-    Changes, Limits, Merged, NewContent, Plan, Precondition, TableSpec, WriteRefused,
-};
+use peer_table::table::{Limits, Merged, NewContent, Plan, Precondition, TableSpec, WriteRefused};
 use peer_table::{
-    Clock, ClusterId, Contact, Entry, Fingerprint, FingerprintKey, Key, OriginId, Reading, Table,
-    TableName, WallTime,
+    AuthorityId, Binding, Clock, ClusterId, Contact, Entry, Fingerprint, FingerprintKey, Key,
+    OriginId, Reading, Table, TableName, WallTime,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::pod::BindRefused;
+use self::pod::{Kept, known_as};
+use self::task::Doubt;
+use crate::config::{PodArgs, Storage};
 use crate::metrics::Metrics;
 use crate::store::{Opening, Store, StoreError};
 
@@ -50,6 +54,8 @@ pub struct OwnerConfig {
     pub limits: Limits,
     /// How far ahead of the wall clock a record may be stamped.
     pub drift_max: Duration,
+    /// What is known of the pod.
+    pub pod: PodArgs,
 }
 
 /// A local write of one record.
@@ -120,6 +126,12 @@ pub enum OwnerError {
     /// The store was opened anew since something was begun that needs all of one opening.
     #[error("the store was opened anew meanwhile: begin again")]
     Reopened,
+    /// The fingerprints are being made anew.
+    #[error("the table is being bound to the authority of its cluster: try again in a moment")]
+    Binding,
+    /// The pod is going.
+    #[error("this pod is going, and its manager takes no further write: write to another pod")]
+    Leaving,
     /// It has ended.
     #[error("the manager is stopping")]
     Stopped,
@@ -141,6 +153,15 @@ enum Command {
         via: Via,
         answer: Answer<Vec<Merged>>,
     },
+    Bind {
+        binding: Binding,
+        adopts: Vec<AuthorityId>,
+        answer: Answer<Result<(), BindRefused>>,
+    },
+    Leave {
+        for_good: bool,
+        answer: Answer<bool>,
+    },
     /// What is stored under these keys is not what the index says: look, and correct the index.
     Correct(Vec<Key>),
 }
@@ -149,10 +170,15 @@ type Answer<T> = oneshot::Sender<Result<T, OwnerError>>;
 
 /// What the owner's task and its handles share.
 struct Shared {
+    /// The cluster's id, without the authority that it may be under.
     cluster: ClusterId,
-    fingerprint_key: FingerprintKey,
     limits: Limits,
     drift_max: Duration,
+    storage: Storage,
+    /// Labels that are always on the pod's own record.
+    labels: BTreeMap<String, String>,
+    /// Whether the pod is going.
+    leaving: AtomicBool,
     table_name: TableName,
     current: RwLock<Current>,
     store: Arc<dyn Store>,
@@ -163,7 +189,11 @@ struct Shared {
 /// What goes with one opening of the store.
 struct Current {
     opening: Opening,
+    /// The cluster's whole id.
+    cluster: ClusterId,
     table: Table,
+    /// Whether its fingerprints are being made anew.
+    is_rekeying: bool,
     /// Why it is over: while the store is being opened anew.
     over: Option<Arc<StoreError>>,
 }
@@ -180,6 +210,15 @@ impl Shared {
             Some(error) => Err(OwnerError::Store(Arc::clone(error))),
             None => Ok(current),
         }
+    }
+
+    /// The same, unless its fingerprints are being made anew.
+    fn keyed(&self) -> Result<RwLockReadGuard<'_, Current>, OwnerError> {
+        let current = self.current();
+        if current.is_rekeying {
+            return Err(OwnerError::Binding);
+        }
+        Ok(current)
     }
 
     fn change(&self) -> RwLockWriteGuard<'_, Current> {
@@ -200,7 +239,7 @@ pub struct OwnerTask {
     commands: mpsc::Receiver<Command>,
     clock: Clock,
     /// What was being written when the store no longer said whether it is.
-    doubt: Option<Changes>,
+    doubt: Option<Doubt>,
     /// When the log last said that the store does not do what it is asked.
     said: Option<Instant>,
 }
@@ -223,9 +262,10 @@ pub async fn open(
         cluster,
         limits,
         drift_max,
+        pod,
     } = config;
     let opening = store.opening().clone();
-    let fingerprint_key = FingerprintKey::of_cluster(&cluster);
+    let (whole, fingerprint_key) = known_as(&cluster, &opening)?;
     let table_name = peers::table_name();
     let spec = spec(&table_name, &fingerprint_key, limits, &opening);
     let (table, highest) = load::load(&*store, &spec, &metrics).await?;
@@ -234,13 +274,17 @@ pub async fn open(
     let (revision, _) = watch::channel(table.feed().revision());
     let shared = Arc::new(Shared {
         cluster,
-        fingerprint_key,
         limits,
         drift_max,
+        storage: pod.storage,
+        labels: pod.labels(),
+        leaving: AtomicBool::new(false),
         table_name,
         current: RwLock::new(Current {
             opening,
+            cluster: whole,
             table,
+            is_rekeying: false,
             over: None,
         }),
         store,
@@ -300,9 +344,9 @@ impl Owner {
         self.shared.current().opening.peer_id.clone()
     }
 
-    /// The cluster of the table.
-    pub fn cluster(&self) -> &ClusterId {
-        &self.shared.cluster
+    /// The whole id of the table's cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.shared.current().cluster.clone()
     }
 
     /// The table's name.
@@ -332,6 +376,9 @@ impl Owner {
         &self,
         writes: Vec<Write>,
     ) -> Result<Vec<Result<Written, WriteError>>, OwnerError> {
+        if self.is_leaving() {
+            return Err(OwnerError::Leaving);
+        }
         let (answer, answered) = oneshot::channel();
         self.send(Command::Write { writes, answer }).await?;
         answered.await.map_err(|_| OwnerError::Stopped)?
@@ -362,14 +409,15 @@ impl Owner {
 
     /// Whether a put would be taken now, for all that can be told without the store; if so, whether
     /// the key would be new to the table.
-    pub fn rehearse_put(&self, key: &Key, draft: &Draft) -> Result<bool, WriteRefused> {
+    pub fn rehearse_put(&self, key: &Key, draft: &Draft) -> Result<bool, WriteError> {
         let now = wall_now();
         let current = self.shared.current();
         let Current { opening, table, .. } = &*current;
         let mut clock = Clock::new(opening.origin, Reading::default(), self.shared.drift_max);
         let held = BTreeMap::new();
         let mut plan = table.plan(&mut clock, now, &held);
-        put(&mut plan, key, &Precondition::default(), draft, now)?;
+        let kept = self.shared.kept(opening);
+        put(&mut plan, key, &Precondition::default(), draft, &kept, now)?;
         Ok(table.row(key).is_none())
     }
 
@@ -393,15 +441,22 @@ impl Owner {
     }
 
     /// Who this replica is and how its table stands, with the first `symbols` coded symbols.
-    pub fn state(&self, symbols: usize) -> State {
+    pub fn state(&self, symbols: usize) -> Result<State, OwnerError> {
         let shared = &self.shared;
-        let current = shared.current();
-        let Current { opening, table, .. } = &*current;
+        let current = shared.keyed()?;
+        let Current {
+            opening,
+            cluster,
+            table,
+            ..
+        } = &*current;
+        let authority = opening.binding.as_ref();
+        let authority = authority.map(|binding| binding.authority.as_bytes().to_vec());
         let mut encoded = Vec::new();
         peer_table::sketch::encode(table.sketch().symbols(0..symbols), &mut encoded);
-        State {
-            cluster: shared.cluster.to_string(),
-            key_check: shared.fingerprint_key.check(),
+        Ok(State {
+            cluster: cluster.to_string(),
+            key_check: table.key_check(),
             store: opening.store.as_bytes().to_vec(),
             origin: opening.origin.as_bytes().to_vec(),
             set_digest: 0,
@@ -411,21 +466,25 @@ impl Owner {
                 digest: table.digest().into(),
                 symbols: encoded,
             }],
-            authority: Vec::new(),
-        }
+            authority: authority.unwrap_or_default(),
+        })
     }
 
     /// Up to `limit` fingerprints in ascending order, from the first at or above `from`.
-    pub fn fingerprints(&self, from: Fingerprint, limit: usize) -> FingerprintPage {
+    pub fn fingerprints(
+        &self,
+        from: Fingerprint,
+        limit: usize,
+    ) -> Result<FingerprintPage, OwnerError> {
         let limit = limit.clamp(1, FINGERPRINTS_MAX);
-        let current = self.shared.current();
+        let current = self.shared.keyed()?;
         let mut page: Vec<_> = current.table.fingerprints_from(from, limit + 1).collect();
         let complete = page.len() <= limit;
         page.truncate(limit);
-        FingerprintPage {
+        Ok(FingerprintPage {
             fingerprints: fingerprints_to_bytes(page),
             complete,
-        }
+        })
     }
 }
 
@@ -434,13 +493,15 @@ fn put(
     key: &Key,
     precondition: &Precondition,
     draft: &Draft,
+    kept: &Kept<'_>,
     now: WallTime,
-) -> Result<Entry, WriteRefused> {
+) -> Result<Entry, WriteError> {
+    let draft = kept.on(key, draft)?;
     let held = plan.live_entry(key).and_then(Entry::content);
     let created_at = held.and_then(peers::created_at).unwrap_or(now);
     let new = NewContent {
         content: draft.content(created_at),
         contact: draft.contact,
     };
-    plan.put(key, precondition, new)
+    Ok(plan.put(key, precondition, new)?)
 }

@@ -77,6 +77,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         max_record_bytes,
         max_clock_drift,
         identity,
+        pod,
         log: _,
     } = args;
     let mut signals = Signals::new()?;
@@ -92,10 +93,11 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
             record_bytes_max: max_record_bytes as usize,
         },
         drift_max: max_clock_drift.0,
+        pod,
     };
-    let pod = host_name();
+    let host = host_name();
     let opened = async {
-        let store = store::open(&store, &config.cluster, &pod, Draw::new(drawn_id())).await?;
+        let store = store::open(&store, &config.cluster, &host, Draw::new(drawn_id())).await?;
         owner::open(store, config, Arc::clone(&metrics)).await
     };
     let (owner, task) = tokio::select! {

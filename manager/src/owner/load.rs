@@ -6,9 +6,10 @@ use peer_table::table::TableSpec;
 use peer_table::{Key, Reading, Table};
 use tokio::time::sleep;
 
-use super::{Shared, spec};
+use super::pod::known_as;
+use super::{Current, Shared, spec};
 use crate::metrics::Metrics;
-use crate::store::{Draw, Opening, Store, StoreError, Stored};
+use crate::store::{Draw, Store, StoreError, Stored};
 
 /// After so many records, or so much time, the log says how far the reading is.
 const SAID_RECORDS: usize = 100_000;
@@ -119,21 +120,30 @@ impl Progress {
 }
 
 /// Opens the store anew, as often as it takes, and reads the table from it.
-pub(super) async fn open_anew(shared: &Shared) -> (Opening, Table, Reading) {
+pub(super) async fn open_anew(shared: &Shared) -> (Current, Reading) {
     let mut pause = PAUSE_MIN;
     loop {
         let opened = async {
             // The pod stays who it is, also in a store that knows nothing of it.
-            let peer_id = shared.current().opening.peer_id.clone();
-            let opening = shared.store.reopen(Draw::new(peer_id)).await?;
-            let spec = spec(
-                &shared.table_name,
-                &shared.fingerprint_key,
-                shared.limits,
-                &opening,
-            );
+            let draw = {
+                let opening = &shared.current().opening;
+                Draw {
+                    binding: opening.binding.clone(),
+                    ..Draw::new(opening.peer_id.clone())
+                }
+            };
+            let opening = shared.store.reopen(draw).await?;
+            let (cluster, key) = known_as(&shared.cluster, &opening)?;
+            let spec = spec(&shared.table_name, &key, shared.limits, &opening);
             let (table, highest) = load(&*shared.store, &spec, &shared.metrics).await?;
-            Ok::<_, StoreError>((opening, table, highest))
+            let current = Current {
+                opening,
+                cluster,
+                table,
+                is_rekeying: false,
+                over: None,
+            };
+            Ok::<_, StoreError>((current, highest))
         };
         match opened.await {
             Ok(opened) => return opened,

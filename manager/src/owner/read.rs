@@ -86,6 +86,7 @@ impl Owner {
         let mut dealt_with = 0;
         for part in wanted.chunks(READ_AT_ONCE) {
             let rows: Vec<_> = {
+                drop(self.shared.keyed()?);
                 let current = self.shared.valid()?;
                 let keys = part.iter().filter_map(|it| current.table.key_of(*it));
                 let rows = keys.filter_map(|key| Some((key, current.table.row(key)?)));

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use peer_table::feed::Via;
 use peer_table::peers::InvalidField;
 use peer_table::table::{Changes, Merged, Plan, Row, WriteRefused};
-use peer_table::{Clock, Entry, Key, Version, WallTime};
+use peer_table::{Binding, Clock, ClusterId, Entry, Key, Version, WallTime};
 
 use super::load::open_anew;
+use super::pod::{BindRefused, Kept};
 use super::{
-    Answer, Command, Current, Operation, OwnerError, OwnerTask, Write, WriteError, Written, put,
-    wall_now,
+    Answer, Command, Operation, OwnerError, OwnerTask, Write, WriteError, Written, put, wall_now,
 };
 use crate::store::{Commit, StoreError, Stored};
 
@@ -28,11 +28,19 @@ impl Command {
             Self::Write { writes, .. } => writes.len(),
             Self::Merge { records, .. } => records.len(),
             Self::Correct(keys) => keys.len(),
+            Self::Bind { .. } | Self::Leave { .. } => 0,
         }
     }
 
-    fn into_answer(self) -> AnyAnswer {
+    /// Whether it goes with no other in one group.
+    const fn stands_alone(&self) -> bool {
+        matches!(self, Self::Bind { .. } | Self::Leave { .. })
+    }
+
+    pub(super) fn into_answer(self) -> AnyAnswer {
         match self {
+            Self::Bind { answer, .. } => AnyAnswer::Bind(answer),
+            Self::Leave { answer, .. } => AnyAnswer::Leave(answer),
             Self::Write { answer, .. } => AnyAnswer::Write(answer),
             Self::Merge { answer, .. } => AnyAnswer::Merge(answer),
             Self::Correct(_) => AnyAnswer::None,
@@ -60,25 +68,63 @@ impl OwnerTask {
                     None => return,
                 },
             };
-            let mut records = first.records();
-            let mut group = vec![first];
-            while records < GROUP_RECORDS_FULL {
-                let Ok(next) = self.commands.try_recv() else {
-                    break;
-                };
-                records += next.records();
-                group.push(next);
-            }
-            self.serve(group).await;
-            if let Some(changes) = self.doubt.take()
-                && !self.settle(changes).await
-            {
-                return;
+            let mut next = Some(first);
+            while let Some(first) = next.take() {
+                next = self.serve(first).await;
+                if let Some(doubt) = self.doubt.take()
+                    && !self.settle(doubt).await
+                {
+                    return;
+                }
             }
         }
     }
 
-    async fn serve(&mut self, group: Vec<Command>) {
+    /// Serves a command, with what waits behind it if that can be one group. The answer is the first
+    /// one behind that cannot.
+    async fn serve(&mut self, first: Command) -> Option<Command> {
+        let first = match first {
+            Command::Bind {
+                binding,
+                adopts,
+                answer,
+            } => {
+                self.bind(binding, &adopts, answer).await;
+                return None;
+            }
+            Command::Leave { for_good, answer } => {
+                self.leave(for_good, answer).await;
+                return None;
+            }
+            first => first,
+        };
+        let mut records = first.records();
+        let mut group = vec![first];
+        let mut behind = None;
+        while records < GROUP_RECORDS_FULL {
+            let Ok(next) = self.commands.try_recv() else {
+                break;
+            };
+            if next.stands_alone() {
+                behind = Some(next);
+                break;
+            }
+            records += next.records();
+            group.push(next);
+        }
+        if self.shared.is_leaving() {
+            // What was asked for before, and came here after the leaving.
+            let writes = group.extract_if(.., |command| matches!(command, Command::Write { .. }));
+            for write in writes {
+                write.into_answer().refuse(OwnerError::Leaving);
+            }
+        }
+        self.group(group).await;
+        behind
+    }
+
+    /// Does a group of commands as one transaction.
+    pub(super) async fn group(&mut self, group: Vec<Command>) {
         let now = wall_now();
         let (held, wrong) = match self.held(&group).await {
             Ok(held) => held,
@@ -88,9 +134,10 @@ impl OwnerTask {
             let shared = Arc::clone(&self.shared);
             let current = shared.current();
             let mut plan = current.table.plan(&mut self.clock, now, &held);
+            let kept = shared.kept(&current.opening);
             let decided = group
                 .into_iter()
-                .map(|command| decide(&mut plan, command, now));
+                .map(|command| decide(&mut plan, command, &kept, now));
             let decided: Vec<_> = decided.collect();
             (plan.finish(), decided)
         };
@@ -118,7 +165,7 @@ impl OwnerTask {
             let is_live = |key: &Key| table.row(key).is_some_and(Row::is_live);
             let written = group.iter().flat_map(|command| match command {
                 Command::Write { writes, .. } => writes.as_slice(),
-                Command::Merge { .. } | Command::Correct(_) => &[],
+                _ => &[],
             });
             let written = written
                 .filter(|write| !matches!(write.operation, Operation::Delete))
@@ -126,7 +173,7 @@ impl OwnerTask {
                 .filter(|key| is_live(key));
             let merged = group.iter().flat_map(|command| match command {
                 Command::Merge { records, .. } => records.as_slice(),
-                Command::Write { .. } | Command::Correct(_) => &[],
+                _ => &[],
             });
             let merged = merged
                 .filter(|(key, entry)| table.needs_content(key, entry))
@@ -193,12 +240,13 @@ impl OwnerTask {
         let commit = Commit {
             records: vec![(shared.table_name.clone(), changes.entries.clone())],
             stamped: changes.stamped,
+            binding: None,
         };
         let call = shared.store.commit(commit);
         let committed = shared.metrics.store("commit", call).await;
         match committed {
             Ok(()) => self.apply(changes),
-            Err(StoreError::OutcomeUnknown { .. }) => self.doubt = Some(changes),
+            Err(StoreError::OutcomeUnknown { .. }) => self.doubt = Some(Doubt::Changes(changes)),
             Err(_) => {}
         }
         committed
@@ -214,9 +262,9 @@ impl OwnerTask {
         self.shared.revision.send_replace(revision);
     }
 
-    /// Waits until it is known whether `changes` are stored, and then does the same. Answers whether
-    /// to go on.
-    async fn settle(&mut self, changes: Changes) -> bool {
+    /// Waits until it is known whether what is in doubt is stored, and then does the same. Answers
+    /// whether to go on.
+    async fn settle(&mut self, doubt: Doubt) -> bool {
         let store = Arc::clone(&self.shared.store);
         let mut settling = store.settle();
         let settled = loop {
@@ -233,7 +281,10 @@ impl OwnerTask {
             }
         };
         match settled {
-            Ok(true) => self.apply(changes),
+            Ok(true) => match doubt {
+                Doubt::Changes(changes) => self.apply(changes),
+                Doubt::Binding(binding, cluster) => self.bound(binding, cluster).await,
+            },
             // What it is now is read from it when it is opened anew.
             Ok(false) | Err(StoreError::Changed { .. }) => {}
             Err(error) => {
@@ -253,7 +304,7 @@ impl OwnerTask {
         self.shared.change().over = Some(Arc::clone(&error));
         let shared = Arc::clone(&self.shared);
         let mut opening = pin!(open_anew(&shared));
-        let (opening, table, highest) = loop {
+        let (current, highest) = loop {
             tokio::select! {
                 opened = &mut opening => break opened,
                 command = self.commands.recv() => match command {
@@ -265,19 +316,16 @@ impl OwnerTask {
                 },
             }
         };
+        let opening = &current.opening;
         let last = self.clock.last().max(highest).max(opening.last_reading);
         self.clock = Clock::new(opening.origin, last, shared.drift_max);
         tracing::warn!(
             store = %opening.store,
-            records = table.live() + table.tombstones(),
+            records = current.table.live() + current.table.tombstones(),
             "the store is open anew; what it lacks comes from the peers"
         );
-        let revision = table.feed().revision();
-        *shared.change() = Current {
-            opening,
-            table,
-            over: None,
-        };
+        let revision = current.table.feed().revision();
+        *shared.change() = current;
         if let StoreError::Changed { change, .. } = &*error {
             shared.metrics.reopened(*change);
         }
@@ -319,28 +367,29 @@ impl OwnerTask {
     }
 
     /// Says to each that it was not done, or that nobody knows.
-    fn fail(&mut self, answers: impl ExactSizeIterator<Item = AnyAnswer>, error: StoreError) {
+    pub(super) fn fail(
+        &mut self,
+        answers: impl ExactSizeIterator<Item = AnyAnswer>,
+        error: StoreError,
+    ) {
         if self.said.is_none_or(|at| at.elapsed() >= SAID_PAUSE) {
             self.said = Some(Instant::now());
             tracing::error!(%error, commands = answers.len(), "the store does not do what it is asked");
         }
         let error = Arc::new(error);
         for answer in answers {
-            let error = OwnerError::Store(Arc::clone(&error));
-            match answer {
-                AnyAnswer::Write(answer) => drop(answer.send(Err(error))),
-                AnyAnswer::Merge(answer) => drop(answer.send(Err(error))),
-                AnyAnswer::None => {}
-            }
+            answer.refuse(OwnerError::Store(Arc::clone(&error)));
         }
     }
 
     pub(super) fn publish_figures(&self) {
         let shared = &self.shared;
-        let (live, tombstones) = {
+        let (live, tombstones, is_bound) = {
             let current = shared.current();
-            (current.table.live(), current.table.tombstones())
+            let is_bound = current.opening.binding.is_some();
+            (current.table.live(), current.table.tombstones(), is_bound)
         };
+        shared.metrics.bound.set(i64::from(is_bound));
         let name = shared.table_name.as_str();
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         shared
@@ -360,6 +409,13 @@ impl OwnerTask {
             .clock_ahead_ms
             .set(i64::try_from(ahead).unwrap_or(i64::MAX));
     }
+}
+
+/// What may be stored or not.
+pub(super) enum Doubt {
+    Changes(Changes),
+    /// That the store is bound so, with the cluster's whole id.
+    Binding(Binding, ClusterId),
 }
 
 /// A command that was decided, and waits for the store.
@@ -388,18 +444,33 @@ impl Decided {
 }
 
 /// Where the answer to a command goes, whichever it was.
-enum AnyAnswer {
+pub(super) enum AnyAnswer {
     Write(Answer<Vec<Result<Written, WriteError>>>),
     Merge(Answer<Vec<Merged>>),
+    Bind(Answer<Result<(), BindRefused>>),
+    Leave(Answer<bool>),
     None,
 }
 
-fn decide(plan: &mut Plan<'_>, command: Command, now: WallTime) -> Decided {
+impl AnyAnswer {
+    /// Says that it was not done, to whoever still waits.
+    fn refuse(self, error: OwnerError) {
+        match self {
+            Self::Write(answer) => drop(answer.send(Err(error))),
+            Self::Merge(answer) => drop(answer.send(Err(error))),
+            Self::Bind(answer) => drop(answer.send(Err(error))),
+            Self::Leave(answer) => drop(answer.send(Err(error))),
+            Self::None => {}
+        }
+    }
+}
+
+fn decide(plan: &mut Plan<'_>, command: Command, kept: &Kept<'_>, now: WallTime) -> Decided {
     match command {
         Command::Write { writes, answer } => {
             let results = writes
                 .iter()
-                .map(|write| decide_write(plan, write, now))
+                .map(|write| decide_write(plan, write, kept, now))
                 .collect();
             Decided::Write { results, answer }
         }
@@ -421,11 +492,17 @@ fn decide(plan: &mut Plan<'_>, command: Command, now: WallTime) -> Decided {
                 answer,
             }
         }
-        Command::Correct(_) => Decided::Nothing,
+        // The others stand alone, and never come here.
+        Command::Correct(_) | Command::Bind { .. } | Command::Leave { .. } => Decided::Nothing,
     }
 }
 
-fn decide_write(plan: &mut Plan<'_>, write: &Write, now: WallTime) -> Result<Written, WriteError> {
+fn decide_write(
+    plan: &mut Plan<'_>,
+    write: &Write,
+    kept: &Kept<'_>,
+    now: WallTime,
+) -> Result<Written, WriteError> {
     let Write {
         key,
         precondition,
@@ -433,7 +510,7 @@ fn decide_write(plan: &mut Plan<'_>, write: &Write, now: WallTime) -> Result<Wri
     } = write;
     let created = plan.live_version(key).is_none();
     let entry = match operation {
-        Operation::Put(draft) => put(plan, key, precondition, draft, now)?,
+        Operation::Put(draft) => put(plan, key, precondition, draft, kept, now)?,
         Operation::Patch(patch) => {
             plan.demand(key, precondition)?;
             if created {
@@ -444,7 +521,7 @@ fn decide_write(plan: &mut Plan<'_>, write: &Write, now: WallTime) -> Result<Wri
             if body.peer_id.is_none_or(|id| id != *key) {
                 return Err(InvalidField::fixed_id(key).into());
             }
-            put(plan, key, precondition, &body.draft, now)?
+            put(plan, key, precondition, &body.draft, kept, now)?
         }
         Operation::Delete => plan.delete(key, precondition)?,
         Operation::Contact(contact) => plan.contact(key, *contact)?,

@@ -26,6 +26,7 @@ impl Running {
             cluster,
             limits: Limits::default(),
             drift_max: Duration::from_secs(10),
+            pod: PodArgs::default(),
         };
         let (owner, task) = open(Arc::new(store), config, Arc::clone(&metrics))
             .await
@@ -156,7 +157,7 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
     let running = Running::over(&server.url()).await;
     let whole = running.put("a").await.unwrap().entry;
     let revision = running.owner.revision();
-    let before = running.owner.state(0).tables[0].digest;
+    let before = running.owner.state(0).unwrap().tables[0].digest;
     server
         .tell(&format!("HSET {} a broken", hash(&running)))
         .await;
@@ -169,7 +170,7 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
         .unwrap();
     assert_eq!(running.owner.counts(), (0, 0));
     assert_ne!(
-        running.owner.state(0).tables[0].digest,
+        running.owner.state(0).unwrap().tables[0].digest,
         before,
         "an exchange finds it"
     );
@@ -179,7 +180,7 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
         .merge(vec![("a".parse().unwrap(), whole.clone())], Via::Exchange);
     assert_eq!(merged.await.unwrap(), [Merged::Applied]);
     assert_eq!(running.get("a").await.unwrap(), Some(whole));
-    assert_eq!(running.owner.state(0).tables[0].digest, before);
+    assert_eq!(running.owner.state(0).unwrap().tables[0].digest, before);
     assert_eq!(running.owner.changes_since(revision, 9).unwrap().len(), 1);
     running.end().await;
 }
@@ -300,13 +301,13 @@ async fn many_writers_over_a_shaky_connection_lose_and_invent_nothing() {
         assert_eq!(running.get(key).await.unwrap().as_ref(), Some(entry));
     }
     let told = running.owner.revision();
-    let digest = running.owner.state(0).tables[0].digest;
+    let digest = running.owner.state(0).unwrap().tables[0].digest;
     let count = running.owner.counts().0;
     assert!(count > stored.len(), "{count} of {}", stored.len());
     Arc::into_inner(running).unwrap().end().await;
     // What is read at the next start is what was in the index.
     let again = Running::over(&server.url()).await;
-    assert_eq!(again.owner.state(0).tables[0].digest, digest);
+    assert_eq!(again.owner.state(0).unwrap().tables[0].digest, digest);
     assert_eq!(again.owner.counts().0, count);
     assert_ne!(again.owner.revision(), told);
     again.end().await;

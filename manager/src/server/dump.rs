@@ -10,7 +10,7 @@ use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation 
 
 use super::media::Encoding;
 use super::problem::{Kind, Problem};
-use crate::owner::{Owner, WriteError};
+use crate::owner::Owner;
 
 /// The most bytes of one line.
 pub(super) const LINE_BYTES_MAX: usize = 64 << 10;
@@ -263,7 +263,7 @@ impl Dump {
                 Ok(())
             }
             Err(refused) => {
-                let problem = Problem::refused(key, WriteError::Refused(refused));
+                let problem = Problem::refused(key, refused);
                 Err(if problem.kind() == Kind::FULL {
                     problem.in_line(number)
                 } else {

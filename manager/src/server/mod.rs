@@ -98,6 +98,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(sync::records))
         .routes(routes!(sync::merge))
         .routes(routes!(sync::feed))
+        .routes(routes!(sync::bind))
+        .routes(routes!(sync::leave))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))

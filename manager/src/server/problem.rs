@@ -14,7 +14,7 @@ use utoipa::openapi::{Content, Ref, RefOr, Response as Documented};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::etag;
-use crate::owner::{OwnerError, WriteError};
+use crate::owner::{BindRefused, OwnerError, WriteError};
 use crate::store::StoreError;
 
 /// The media type of a problem document.
@@ -63,6 +63,7 @@ kinds! {
         "The method is not allowed here";
     TOO_SLOW = REQUEST_TIMEOUT, "too-slow", "The body did not come in time";
     EXISTS = CONFLICT, "exists", "The peer exists already";
+    OTHER_AUTHORITY = CONFLICT, "other-authority", "The store belongs to another authority";
     REVISION_GONE = GONE, "revision-gone", "The changes since then are no longer kept";
     PRECONDITION_FAILED = PRECONDITION_FAILED, "precondition-failed",
         "The precondition does not hold";
@@ -81,6 +82,7 @@ kinds! {
         "The clock is too far ahead to stamp a write";
     BUSY = SERVICE_UNAVAILABLE, "busy", "There are too many of these requests now";
     LOADING = SERVICE_UNAVAILABLE, "loading", "The table is being loaded";
+    LEAVING = SERVICE_UNAVAILABLE, "leaving", "The pod is going";
     STOPPING = SERVICE_UNAVAILABLE, "stopping", "The manager is stopping";
     FULL = INSUFFICIENT_STORAGE, "full", "The table is full";
 }
@@ -319,8 +321,23 @@ impl From<OwnerError> for Problem {
                     Self::new(Kind::UNAVAILABLE, detail).retry_after(1)
                 }
             },
-            OwnerError::Reopened => Self::new(Kind::UNAVAILABLE, error.to_string()).retry_after(1),
+            OwnerError::Reopened | OwnerError::Binding => {
+                Self::new(Kind::UNAVAILABLE, error.to_string()).retry_after(1)
+            }
+            OwnerError::Leaving => Self::new(Kind::LEAVING, error.to_string()).retry_after(5),
             OwnerError::Stopped => Self::stopped(),
+        }
+    }
+}
+
+impl From<BindRefused> for Problem {
+    fn from(refused: BindRefused) -> Self {
+        let detail = refused.to_string();
+        match refused {
+            BindRefused::OtherAuthority { .. } => {
+                Self::new(Kind::OTHER_AUTHORITY, detail).about("uuid")
+            }
+            BindRefused::Cluster(_) => Self::new(Kind::INVALID_MESSAGE, detail).about("uuid"),
         }
     }
 }

@@ -14,8 +14,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use peer_table::contract::{
-    self, Batch, FINGERPRINTS_MAX, FeedPart, InvalidMessage, MergeAnswer, RecordsRequest,
-    fingerprints_from_bytes, merged_code, via_word,
+    self, Batch, Bind, FINGERPRINTS_MAX, FeedPart, InvalidMessage, Leave, LeaveAnswer, MergeAnswer,
+    RecordsRequest, fingerprints_from_bytes, merged_code, via_word,
 };
 use peer_table::feed::{Changed, Revision, Via};
 use peer_table::sketch::Sketch;
@@ -103,14 +103,14 @@ impl FromStr for Symbols {
     responses(
         (status = 200, description = "A `State` message.", body = Vec<u8>,
             content_type = "application/x-protobuf"),
-        Fails<400>,
+        Fails<400>, Fails<503>,
     ),
 )]
 pub(super) async fn state(
     State(app): State<Arc<App>>,
     Query(query): Query<StateQuery>,
-) -> impl IntoResponse {
-    protobuf(&app.owner.state(query.symbols))
+) -> Result<Response, Problem> {
+    Ok(protobuf(&app.owner.state(query.symbols)?))
 }
 
 /// Which part of the fingerprints is asked for.
@@ -141,20 +141,18 @@ impl FromQuery for FingerprintsQuery {
     responses(
         (status = 200, description = "A `FingerprintPage` message.", body = Vec<u8>,
             content_type = "application/x-protobuf"),
-        Fails<400>, Fails<404>,
+        Fails<400>, Fails<404>, Fails<503>,
     ),
 )]
 pub(super) async fn fingerprints(
     State(app): State<Arc<App>>,
     KnownTable: KnownTable,
     Query(query): Query<FingerprintsQuery>,
-) -> impl IntoResponse {
+) -> Result<Response, Problem> {
     let FingerprintsQuery { from, limit } = query;
     let limit = limit.map_or(FINGERPRINTS_MAX, |Count(limit)| limit);
-    protobuf(
-        &app.owner
-            .fingerprints(Fingerprint(from.unwrap_or(0)), limit),
-    )
+    let from = Fingerprint(from.unwrap_or(0));
+    Ok(protobuf(&app.owner.fingerprints(from, limit)?))
 }
 
 /// The records with certain fingerprints.
@@ -246,6 +244,54 @@ pub(super) async fn merge(
     let merged = app.owner.merge(records, via).await?;
     let outcomes = merged.into_iter().map(merged_code).collect();
     Ok(protobuf(&MergeAnswer { outcomes }))
+}
+
+/// Bind the store to the authority of the cluster.
+///
+/// A store that is not bound yet takes any; one that is bound to another takes it only if that is
+/// among those it adopts. When the key changes, the fingerprints are made anew, and every watch and
+/// feed ends and begins anew; records can be read meanwhile. The binding is kept in the store.
+#[utoipa::path(
+    post, path = "/v1/sync/authority", tag = "sync", operation_id = "syncAuthority",
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "A `Bind` message."),
+    responses(
+        (status = 200, description = "A `State` message, without symbols.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>, Fails<408>, Fails<409>, Fails<413>, Fails<415>, Fails<422>, Fails<503>,
+    ),
+)]
+pub(super) async fn bind(
+    State(app): State<Arc<App>>,
+    Query(()): Query<()>,
+    Protobuf(bind): Protobuf<Bind>,
+) -> Result<Response, Problem> {
+    let (binding, adopts) = bind.into_parts().map_err(|error| invalid(&error))?;
+    app.owner.bind(binding, adopts).await??;
+    Ok(protobuf(&app.owner.state(0)?))
+}
+
+/// Take no further write of the application, as the pod is going.
+///
+/// Reads and the calls of sync go on. The pod's own record is deleted if the pod does not come back
+/// and the manager was started with `--storage pod`. This ends with the process.
+#[utoipa::path(
+    post, path = "/v1/sync/leave", tag = "sync", operation_id = "syncLeave",
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "A `Leave` message."),
+    responses(
+        (status = 200, description = "A `LeaveAnswer` message.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>, Fails<408>, Fails<413>, Fails<415>, Fails<503>,
+    ),
+)]
+pub(super) async fn leave(
+    State(app): State<Arc<App>>,
+    Query(()): Query<()>,
+    Protobuf(Leave { for_good }): Protobuf<Leave>,
+) -> Result<Response, Problem> {
+    let record_deleted = app.owner.leave(for_good).await?;
+    Ok(protobuf(&LeaveAnswer { record_deleted }))
 }
 
 /// From where a feed goes on.

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use peer_table::entry::CorruptEntry;
 use peer_table::{
-    Body, Contact, Content, Entry, Key, OriginId, Reading, StoreId, TableName, Version,
+    AuthorityId, Binding, Body, Contact, Content, Entry, FingerprintKey, Key, OriginId, Reading,
+    StoreId, TableName, Version,
 };
 
 use super::{Commit, Draw, FORMAT, Scanned, Store, StoreError, Stored};
@@ -55,6 +56,8 @@ macro_rules! suite {
             an_id_of_an_opening_is_not_taken_twice
             the_last_reading_is_kept_and_never_goes_down
             a_reading_is_kept_without_a_record
+            a_store_is_bound_until_it_is_bound_anew
+            a_store_takes_over_a_binding_just_if_it_has_none
             corrupt_records_are_reported_and_hide_no_other
             a_corrupt_record_can_be_overwritten
             a_second_opening_is_refused_until_the_first_is_gone
@@ -80,6 +83,7 @@ pub(crate) fn draw(number: u8) -> Draw {
         store: StoreId::from_bytes([number; 16]),
         origin: OriginId::from_bytes([number; 16]),
         peer_id: key(usize::from(number)),
+        binding: None,
     }
 }
 
@@ -106,7 +110,7 @@ pub(crate) fn entry(reading: u64, content: &[u8]) -> Entry {
 pub(crate) fn commit(records: impl IntoIterator<Item = (Key, Entry)>) -> Commit {
     Commit {
         records: vec![(peers(), records.into_iter().collect())],
-        stamped: None,
+        ..Commit::default()
     }
 }
 
@@ -249,7 +253,7 @@ pub(crate) async fn tables_keep_their_records_apart(ground: &impl Ground) {
     });
     let commit = Commit {
         records: records.collect(),
-        stamped: None,
+        ..Commit::default()
     };
     store.commit(commit).await.expect("commits");
     drop(store);
@@ -529,6 +533,58 @@ pub(crate) async fn a_reading_is_kept_without_a_record(ground: &impl Ground) {
     let store = open(ground, 2).await;
     assert_eq!(store.opening().last_reading, Reading::from_u64(7));
     assert!(scan(&*store, &peers()).await.is_empty());
+}
+
+pub(crate) fn binding(number: u8) -> Binding {
+    Binding {
+        authority: AuthorityId::from_bytes([number; 16]),
+        fingerprint_key: FingerprintKey::from_bytes([number ^ 0xf0; 16]),
+    }
+}
+
+pub(crate) async fn a_store_is_bound_until_it_is_bound_anew(ground: &impl Ground) {
+    let store = open(ground, 1).await;
+    assert_eq!(store.opening().binding, None);
+    let bound = |number| Commit {
+        binding: Some(binding(number)),
+        ..Commit::default()
+    };
+    store.commit(bound(1)).await.expect("commits");
+    store.commit(stamped(3)).await.expect("commits");
+    ground.kill(store).await;
+    for number in 2..4 {
+        let store = open(ground, number).await;
+        assert_eq!(store.opening().binding, Some(binding(1)));
+        assert_eq!(store.opening().last_reading, Reading::from_u64(3));
+        ground.kill(store).await;
+    }
+    let store = open(ground, 4).await;
+    let both = Commit {
+        binding: Some(binding(2)),
+        ..stamped(7)
+    };
+    store.commit(both).await.expect("commits");
+    ground.kill(store).await;
+    let store = open(ground, 5).await;
+    assert_eq!(store.opening().binding, Some(binding(2)));
+    assert_eq!(
+        read(&*store, 0).await,
+        Some(Stored::Entry(entry(7, b"own")))
+    );
+}
+
+pub(crate) async fn a_store_takes_over_a_binding_just_if_it_has_none(ground: &impl Ground) {
+    let with = |number, bound| Draw {
+        binding: Some(binding(bound)),
+        ..draw(number)
+    };
+    drop(open(ground, 1).await);
+    for (number, bound) in [(2, 1), (3, 2)] {
+        let store = ground.open(with(number, bound)).await.expect("opens");
+        assert_eq!(store.opening().binding, Some(binding(1)));
+        ground.kill(store).await;
+    }
+    assert_eq!(open(ground, 4).await.opening().binding, Some(binding(1)));
 }
 
 pub(crate) async fn corrupt_records_are_reported_and_hide_no_other(ground: &impl Ground) {

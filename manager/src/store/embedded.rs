@@ -9,6 +9,7 @@
 //! | `{store id}:_state` | `origin` | the id of the last opening, 16 bytes |
 //! | | `retired` | the ids of the openings before it, oldest first, 16 bytes each |
 //! | | `last_reading` | the highest reading stamped for an own write: `u64`, little-endian |
+//! | | `authority` | the UUID of the authority that the store is bound to, and the key that came with it: 16 bytes each; missing while it is unbound |
 //! | | `vector`, `known`, `fenced` | empty: kept for the vector and the sets of ids |
 //!
 //! Keys and values are bytes to redb. A store id is spelled as a hyphenated UUID in lower case.

@@ -17,7 +17,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use peer_table::entry::CorruptEntry;
-use peer_table::{Entry, Key, OriginId, Reading, StoreId, TableName};
+use peer_table::{Binding, Entry, Key, OriginId, Reading, StoreId, TableName};
 use uuid::Uuid;
 
 pub use url::{InvalidStoreUrl, StoreUrl, open};
@@ -45,6 +45,8 @@ pub struct Opening {
     pub last_reading: Reading,
     /// The `peer_id` of this pod's own record: made when the store was first opened.
     pub peer_id: Key,
+    /// The authority that the store is bound to, if it is to any.
+    pub binding: Option<Binding>,
 }
 
 impl Opening {
@@ -56,6 +58,7 @@ impl Opening {
             retired: Vec::new(),
             last_reading: Reading::default(),
             peer_id: draw.peer_id,
+            binding: draw.binding,
         }
     }
 
@@ -68,6 +71,13 @@ impl Opening {
         let forgotten = retired.len().saturating_sub(RETIRED_MAX);
         retired.drain(..forgotten);
         self.retired = retired;
+    }
+
+    /// The same, bound as `draw` says if it is not bound yet.
+    #[must_use]
+    pub fn bound_as(mut self, draw: &Draw) -> Self {
+        self.binding = self.binding.or_else(|| draw.binding.clone());
+        self
     }
 
     /// The opening after this one, under `origin`; `None` if that id was used before: its versions
@@ -84,7 +94,8 @@ impl Opening {
     }
 }
 
-/// Randomness for an opening, drawn by the caller.
+/// What a new opening is made of: randomness, drawn by the caller, and what a store takes over that
+/// knows nothing of it yet.
 #[derive(Clone, Debug)]
 pub struct Draw {
     /// The store's id, if it has none yet.
@@ -93,15 +104,18 @@ pub struct Draw {
     pub origin: OriginId,
     /// The pod's own `peer_id`, if the store has none yet.
     pub peer_id: Key,
+    /// The authority to be bound to, if the store is not bound yet.
+    pub binding: Option<Binding>,
 }
 
 impl Draw {
-    /// Random ids, and this `peer_id`.
+    /// Random ids, this `peer_id`, and no authority.
     pub fn new(peer_id: Key) -> Self {
         Self {
             store: StoreId::from_bytes(*Uuid::new_v4().as_bytes()),
             origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
             peer_id,
+            binding: None,
         }
     }
 }
@@ -113,6 +127,8 @@ pub struct Commit {
     pub records: Vec<(TableName, BTreeMap<Key, Entry>)>,
     /// The highest reading stamped for an own write among them.
     pub stamped: Option<Reading>,
+    /// The authority that the store is bound to from now on.
+    pub binding: Option<Binding>,
 }
 
 /// A record as the store has it.
@@ -343,6 +359,7 @@ mod tests {
             store: StoreId::from_bytes([1; 16]),
             origin: id(0),
             peer_id: "pod".parse().expect("a key"),
+            binding: None,
         })
     }
 

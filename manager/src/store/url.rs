@@ -148,6 +148,7 @@ mod tests {
             store: StoreId::from_bytes([1; 16]),
             origin: OriginId::from_bytes([2; 16]),
             peer_id: "pod".parse().expect("a key"),
+            binding: None,
         }
     }
 

@@ -132,6 +132,11 @@ impl Feed {
         }
     }
 
+    /// How much of the past it keeps.
+    pub const fn limits(&self) -> FeedLimits {
+        self.limits
+    }
+
     /// The revision of the last change.
     pub fn revision(&self) -> Revision {
         Revision {

@@ -8,6 +8,7 @@
 //! The index holds no contents, only what decides merges; contents are in the store.
 
 mod plan;
+mod rekey;
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,7 @@ use crate::sketch::Sketch;
 pub use self::plan::{
     Changes, Match, MergeRefused, Merged, NewContent, Plan, Precondition, WriteRefused,
 };
+pub use self::rekey::Rekeying;
 
 /// How many and how large a table's records may be.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

@@ -9,6 +9,7 @@ mod guard;
 mod identity;
 mod list;
 mod peers;
+mod pod;
 mod problems;
 mod process;
 mod store;

@@ -32,6 +32,7 @@ impl Watched {
             store: StoreId::from_bytes([7; 16]),
             origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
             peer_id: "own".parse().unwrap(),
+            binding: None,
         };
         let url = StoreUrl::Embedded(path.to_owned());
         Arc::new(Self {

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+use udht_manager::config::PodArgs;
 use udht_manager::metrics::Metrics;
 use udht_manager::owner::{self, Owner, OwnerConfig};
 use udht_manager::server::{self, App};
@@ -48,12 +49,22 @@ impl Manager {
         Self::open(tempfile::tempdir().unwrap(), limits).await
     }
 
+    /// One of a pod of which this is known.
+    pub async fn of_pod(pod: PodArgs) -> Self {
+        Self::open_with(tempfile::tempdir().unwrap(), Limits::default(), pod).await
+    }
+
     async fn open(folder: TempDir, limits: Limits) -> Self {
+        Self::open_with(folder, limits, PodArgs::default()).await
+    }
+
+    async fn open_with(folder: TempDir, limits: Limits, pod: PodArgs) -> Self {
         let store = Watched::open(&folder.path().join("udht.redb")).await;
         let config = OwnerConfig {
             cluster: "test".parse().unwrap(),
             limits,
             drift_max: Duration::from_secs(10),
+            pod,
         };
         let metrics = Arc::new(Metrics::new().unwrap());
         let (owner, task) = owner::open(Arc::clone(&store) as _, config, Arc::clone(&metrics))

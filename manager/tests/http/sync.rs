@@ -14,17 +14,17 @@ use crate::support::{Answer, Call, Manager, Open, peer};
 const MERGE: &str =
     "/v1/sync/tables/peers/merge?via=push&from=07070707-0707-0707-0707-070707070707";
 
-fn send(manager: &Manager, path: &str, message: &impl Message) -> Call {
+pub fn send(manager: &Manager, path: &str, message: &impl Message) -> Call {
     let call = manager.post(path).header("content-type", MEDIA_TYPE);
     call.body(message.encode_to_vec())
 }
 
-fn read<M: Message + Default>(answer: &Answer) -> M {
+pub fn read<M: Message + Default>(answer: &Answer) -> M {
     assert_eq!(answer.header("content-type"), MEDIA_TYPE);
     M::decode(&answer.body[..]).unwrap()
 }
 
-async fn state(manager: &Manager) -> State {
+pub async fn state(manager: &Manager) -> State {
     read(&manager.get("/v1/sync/state").expect(200).await)
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::Bound::{Excluded, Unbounded};
 
-use peer_table::{Key, OriginId, Reading, StoreId, TableName};
+use peer_table::{Binding, Key, OriginId, Reading, StoreId, TableName};
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition, TableError, TableHandle, WriteTransaction,
@@ -34,6 +34,8 @@ mod state {
     pub(super) const ORIGIN: &[u8] = b"origin";
     pub(super) const RETIRED: &[u8] = b"retired";
     pub(super) const LAST_READING: &[u8] = b"last_reading";
+    /// There just if the store is bound.
+    pub(super) const AUTHORITY: &[u8] = b"authority";
     /// Kept for what is to come: written empty at the first opening, and read by nothing yet.
     pub(super) const RESERVED: [&[u8]; 3] = [b"vector", b"known", b"fenced"];
 }
@@ -70,6 +72,10 @@ impl Layout {
                 table.insert(key.as_str().as_bytes(), entry.to_stored().as_slice())?;
             }
         }
+        if let Some(binding) = &commit.binding {
+            let mut state = transaction.open_table(Definition::new(&self.state))?;
+            put_binding(&mut state, binding)?;
+        }
         if let Some(stamped) = commit.stamped {
             let mut state = transaction.open_table(Definition::new(&self.state))?;
             if stamped > last_reading(&state)? {
@@ -96,6 +102,9 @@ impl Layout {
             }
         }
         let state = transaction.open_table(Definition::new(&self.state))?;
+        if commit.binding.is_some() && binding(&state)? != commit.binding {
+            return Ok(false);
+        }
         Ok(commit.stamped.unwrap_or_default() <= last_reading(&state)?)
     }
 
@@ -125,11 +134,12 @@ pub(super) fn next_opening(database: &Database, draw: Draw) -> Result<Opening, F
     }
     let opening = if ours {
         let origin = draw.origin;
-        last_opening(&transaction)?.next(origin).ok_or_else(|| {
+        let next = last_opening(&transaction)?.next(origin).ok_or_else(|| {
             Fault::Unusable(format!(
                 "the id {origin} was drawn for it before; start again"
             ))
-        })?
+        })?;
+        next.bound_as(&draw)
     } else if any {
         let problem = "the file is the database of something else; name another path".to_owned();
         return Err(Fault::Unusable(problem));
@@ -168,6 +178,7 @@ fn last_opening(transaction: &WriteTransaction) -> Result<Opening, Fault> {
         retired: retired.iter().copied().map(OriginId::from_bytes).collect(),
         last_reading: last_reading(&state)?,
         peer_id: peer_id.map_err(|error| damaged(meta::PEER_ID, error))?,
+        binding: binding(&state)?,
     })
 }
 
@@ -186,6 +197,9 @@ fn put_opening(
         .copied()
         .collect();
     state.insert(state::RETIRED, retired.as_slice())?;
+    if let Some(binding) = &opening.binding {
+        put_binding(&mut state, binding)?;
+    }
     if is_first {
         put_last_reading(&mut state, opening.last_reading)?;
         for key in state::RESERVED {
@@ -211,6 +225,18 @@ fn put_last_reading(
         state::LAST_READING,
         reading.as_u64().to_le_bytes().as_slice(),
     )?;
+    Ok(())
+}
+
+fn binding(state: &impl ReadableTable<Bytes, Bytes>) -> Result<Option<Binding>, Fault> {
+    if state.get(state::AUTHORITY)?.is_none() {
+        return Ok(None);
+    }
+    fixed(state, state::AUTHORITY).map(|bytes| Some(Binding::from_bytes(bytes)))
+}
+
+fn put_binding(state: &mut redb::Table<'_, Bytes, Bytes>, binding: &Binding) -> Result<(), Fault> {
+    state.insert(state::AUTHORITY, binding.to_bytes().as_slice())?;
     Ok(())
 }
 

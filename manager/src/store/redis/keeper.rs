@@ -180,7 +180,7 @@ impl Keeper {
             .iter()
             .map(|(_, records)| records.len())
             .sum();
-        if records == 0 && commit.stamped.is_none() {
+        if records == 0 && commit.stamped.is_none() && commit.binding.is_none() {
             return Ok(());
         }
         for (table, _) in written_tables(&commit) {

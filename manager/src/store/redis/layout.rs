@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use peer_table::{Entry, Key, OriginId, Reading, StoreId, TableName};
+use peer_table::{Binding, Entry, FingerprintKey, Key, OriginId, Reading, StoreId, TableName};
 use redis::{Pipeline, Value};
 
 use super::super::{Change, Commit, Draw, FORMAT, Opening};
@@ -140,6 +140,9 @@ impl Standing {
 
     /// Notes that `commit` was written; `added` are the answers to its commands, if they are known.
     pub(super) fn written(&mut self, commit: &Commit, added: Option<&[Value]>) {
+        if let Some(binding) = &commit.binding {
+            self.opening.binding = Some(binding.clone());
+        }
         self.last_reading = self.raised(commit).unwrap_or(self.last_reading);
         self.commits += 1;
         for (place, (table, _)) in written_tables(commit).enumerate() {
@@ -170,6 +173,9 @@ impl Standing {
         if let Some(stamped) = self.raised(commit) {
             commands.arg("last_reading").arg(reading_text(stamped));
         }
+        if let Some(binding) = &commit.binding {
+            commands.arg(AUTHORITY).arg(binding_text(binding));
+        }
         added
     }
 
@@ -190,6 +196,23 @@ pub(super) fn written_tables(
         .iter()
         .map(|(table, records)| (table, records));
     tables.filter(|(_, records)| !records.is_empty())
+}
+
+/// The field that is there just if the store is bound.
+const AUTHORITY: &str = "authority";
+
+fn binding_text(binding: &Binding) -> String {
+    let key = u128::from_be_bytes(*binding.fingerprint_key.as_bytes());
+    format!("{} {key:032x}", binding.authority)
+}
+
+fn read_binding(text: &str) -> Option<Binding> {
+    let (authority, key) = text.split_once(' ')?;
+    let key = u128::from_str_radix(key, 16).ok()?;
+    Some(Binding {
+        authority: authority.parse().ok()?,
+        fingerprint_key: FingerprintKey::from_bytes(key.to_be_bytes()),
+    })
 }
 
 fn reading_text(reading: Reading) -> String {
@@ -235,7 +258,8 @@ pub(super) fn ask_opening(keys: &Keys, store: StoreId, commands: &mut Pipeline) 
         .arg("origin")
         .arg("retired")
         .arg("last_reading")
-        .arg("commits");
+        .arg("commits")
+        .arg(AUTHORITY);
 }
 
 /// The last opening of the store, with its number of transactions; `None` if that is lost.
@@ -243,13 +267,17 @@ pub(super) fn read_opening(
     meta: &Meta,
     replies: &mut Replies,
 ) -> Result<Option<(Opening, u64)>, Fault> {
-    let [origin, retired, last_reading, commits] = replies.values()?;
+    let [origin, retired, last_reading, commits, authority] = replies.values()?;
     if origin.is_none() && retired.is_none() && last_reading.is_none() && commits.is_none() {
         return Ok(None);
     }
     let retired = required("retired", retired)?;
     let retired = retired.split_ascii_whitespace().map(str::parse);
     let last_reading = required("last_reading", last_reading)?;
+    let binding = authority.map(|authority| {
+        let text = required(AUTHORITY, Some(authority))?;
+        read_binding(&text).ok_or_else(|| damaged(AUTHORITY, "it is no id and key"))
+    });
     let opening = Opening {
         store: meta.store,
         origin: parsed("origin", origin)?,
@@ -260,6 +288,7 @@ pub(super) fn read_opening(
             .map(Reading::from_u64)
             .map_err(|error| damaged("last_reading", error))?,
         peer_id: meta.peer_id.clone(),
+        binding: binding.transpose()?,
     };
     Ok(Some((opening, parsed("commits", commits)?)))
 }
@@ -276,6 +305,9 @@ pub(super) fn write_opening(
     commands.cmd("HSET").arg(keys.state(opening.store));
     commands.arg("origin").arg(opening.origin.to_string());
     commands.arg("retired").arg(retired.join(" "));
+    if let Some(binding) = &opening.binding {
+        commands.arg(AUTHORITY).arg(binding_text(binding));
+    }
     if !is_new {
         return 1;
     }

@@ -135,7 +135,7 @@ impl Opener {
                     (last, commits, false)
                 }
                 Some((last, commits)) => match last.next(draw.origin) {
-                    Some(next) => (next, commits, false),
+                    Some(next) => (next.bound_as(draw), commits, false),
                     None => {
                         return Err(Fault::Unusable(format!(
                             "has had an opening with the id {} before; start again",

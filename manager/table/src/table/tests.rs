@@ -20,9 +20,13 @@ fn any_content(_: &Key, content: &[u8]) -> Result<(), InvalidContent> {
 }
 
 fn table_with(limits: Limits) -> Table {
+    table_under(FingerprintKey::from_bytes([7; 16]), limits)
+}
+
+fn table_under(fingerprint_key: FingerprintKey, limits: Limits) -> Table {
     Table::new(TableSpec {
         name: "peers".parse().unwrap(),
-        fingerprint_key: FingerprintKey::from_bytes([7; 16]),
+        fingerprint_key,
         check_content: any_content,
         limits,
         sketch_symbols: 256,
@@ -79,7 +83,8 @@ impl Replica {
 
     /// Index, sketch and counts are those of a table that was loaded from the store.
     fn assert_consistent(&self) {
-        let mut loaded = table_with(self.table.limits());
+        let key = self.table.fingerprint_key.clone();
+        let mut loaded = table_under(key, self.table.limits());
         for (key, entry) in &self.store {
             loaded.load(key.clone(), entry).unwrap();
         }
@@ -521,4 +526,47 @@ proptest! {
         prop_assert_eq!(&one.store, &other.store);
         prop_assert_eq!(one.table.digest(), other.table.digest());
     }
+}
+
+proptest! {
+    #[test]
+    fn a_table_under_another_key_is_one_that_was_loaded_under_it(
+        puts in prop::collection::vec((0_u8..40, prop::option::of(any::<u8>())), 0..60),
+        step in 0_usize..9,
+        later in 0_u8..40,
+    ) {
+        let mut replica = Replica::new(5);
+        for (key, content) in puts {
+            let key = format!("k{key}");
+            match content {
+                Some(byte) => drop(replica.put(&key, &[byte])),
+                None => drop(replica.delete(&key)),
+            }
+        }
+        let before = replica.table.digest();
+        let mut rekeying = replica.table.begin_rekeying(FingerprintKey::from_bytes([8; 16]));
+        let mut steps = 1;
+        while !replica.table.rekey(&mut rekeying, step) {
+            steps += 1;
+        }
+        let rows = replica.store.len();
+        prop_assert_eq!(steps, rows.div_ceil(step.max(1)).max(1));
+        replica.assert_consistent();
+        prop_assert_eq!(replica.table.digest() == before, rows == 0);
+        // And it goes on under that key.
+        replica.put(&format!("k{later}"), b"later").unwrap();
+        replica.assert_consistent();
+    }
+}
+
+#[test]
+fn a_renewed_feed_sends_its_readers_to_list_again() {
+    let mut replica = Replica::new(1);
+    replica.put("a", b"1").unwrap();
+    let since = replica.table.feed().revision();
+    replica.table.renew_feed(9);
+    assert!(replica.table.feed().since(since, 1).is_err());
+    let anew = replica.table.feed().revision();
+    replica.put("a", b"2").unwrap();
+    assert_eq!(replica.table.feed().since(anew, 9).unwrap().len(), 1);
 }
