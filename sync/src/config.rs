@@ -38,8 +38,13 @@ pub struct ServeArgs {
     /// What both `serve` and `exchange` are told
     #[command(flatten)]
     pub ends: EndsArgs,
-    /// How the other pods are found: `kubernetes` (not yet), or `fixed:HOST:PORT,...`, a list that
-    /// may name this pod too
+    /// How the other pods are found: `kubernetes`, or `fixed:HOST:PORT,...`, a list that may name
+    /// this pod too
+    ///
+    /// `kubernetes` follows the EndpointSlices of the headless service (--service, --namespace) and
+    /// needs a service account that may list and watch them. The service should publish the
+    /// addresses of pods that are not ready. Of a pod with addresses of both families, the one of
+    /// the family of --listen is used.
     #[arg(
         long,
         env = "UDHT_DISCOVERY",
@@ -171,14 +176,7 @@ impl EndsArgs {
 impl ServeArgs {
     /// Refuses what this release cannot do.
     pub fn check(&self) -> Result<(), NotYet> {
-        self.ends.check()?;
-        match &self.discovery {
-            Discovery::Fixed(_) => Ok(()),
-            Discovery::Kubernetes => Err(NotYet {
-                what: "`--discovery kubernetes`".to_owned(),
-                instead: "`--discovery fixed:HOST:PORT,...`",
-            }),
-        }
+        self.ends.check()
     }
 }
 

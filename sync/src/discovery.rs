@@ -5,13 +5,18 @@ use std::str::FromStr;
 
 use peer_exchange::Address;
 use peer_exchange::book::{InvalidAddress, PEERS_MAX};
+use tokio_util::sync::CancellationToken;
+
+use crate::kubernetes::pods::InUse;
+use crate::kubernetes::watch::Follower;
+use crate::node::Node;
 
 /// Where the addresses of the other pods come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Discovery {
     /// From this list, for good. It may name this pod too.
     Fixed(Vec<Address>),
-    /// From the `EndpointSlice`s of the headless service. To come.
+    /// From the `EndpointSlice`s of the headless service, as long as the program runs.
     Kubernetes,
 }
 
@@ -73,6 +78,34 @@ impl fmt::Display for Discovery {
                 write!(f, "fixed:{}", texts.join(","))
             }
         }
+    }
+}
+
+/// Follows the pods, and keeps the book of peers to what is found, until `stop`.
+pub async fn follow(
+    node: &Node,
+    follower: Option<Follower>,
+    prefers_ipv6: bool,
+    stop: CancellationToken,
+) {
+    let Some(follower) = follower else {
+        return;
+    };
+    let mut pods = node.pods();
+    let keep = async {
+        let mut in_use = InUse::new(prefers_ipv6);
+        loop {
+            let held = in_use.take(&pods.borrow_and_update());
+            node.metrics.kubernetes.held.set(held);
+            node.take_pods(&in_use);
+            if pods.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = Box::pin(follower.run(stop)) => {}
+        () = keep => {}
     }
 }
 

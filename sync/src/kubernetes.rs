@@ -2,3 +2,5 @@
 
 pub mod client;
 pub mod pods;
+pub mod slices;
+pub mod watch;

@@ -9,7 +9,7 @@ mod tls;
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
 pub use self::exchanges::{Direction, ExchangeMetrics};
-pub use self::kubernetes::{KubernetesMetrics, Request};
+pub use self::kubernetes::{KubernetesMetrics, PodCounts, Request, WatchEnd};
 pub use self::pushes::{PushMetrics, Pushed};
 use self::register::Register;
 pub use self::tls::TlsMetrics;

@@ -9,12 +9,15 @@ use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::{Address, ExchangeError, Outcomes, Partner, PeerBook, Refusal, Report, Uptime};
 use peer_table::contract::Batch;
 use peer_table::{TableName, peers};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Bounds, EndsArgs};
+use crate::config::{self, Bounds, EndsArgs, KubernetesArgs};
 use crate::contacts::Contacts;
 use crate::http::chain;
+use crate::kubernetes::client::{ClientError, client};
+use crate::kubernetes::pods::{InUse, PodUid, Pods};
+use crate::kubernetes::watch::Follower;
 use crate::logging::Rarely;
 use crate::manager::Manager;
 use crate::metrics::{Direction, Metrics};
@@ -59,6 +62,8 @@ pub struct Node {
     pub bounds: Bounds,
     book: Mutex<PeerBook>,
     contacts: Mutex<Contacts>,
+    pods: Arc<watch::Sender<Arc<Pods>>>,
+    own_pod: Option<PodUid>,
     tls: Option<Arc<Tls>>,
     said: Rarely,
     running: Stopwatch,
@@ -76,7 +81,7 @@ impl Node {
             manager,
             cluster,
             tls,
-            kubernetes: _,
+            kubernetes,
         } = ends;
         let metrics = Metrics::new()?;
         let tls = match tls {
@@ -108,6 +113,8 @@ impl Node {
             bounds,
             book: Mutex::default(),
             contacts: Mutex::default(),
+            pods: Arc::default(),
+            own_pod: kubernetes.pod_uid.clone().map(PodUid),
             tls,
             said: Rarely::default(),
             running: Stopwatch::start(),
@@ -118,6 +125,31 @@ impl Node {
     /// The peer book.
     pub fn book(&self) -> MutexGuard<'_, PeerBook> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pods of the release, as the Kubernetes API lists them; none where they come from a fixed
+    /// list.
+    pub fn pods(&self) -> watch::Receiver<Arc<Pods>> {
+        self.pods.subscribe()
+    }
+
+    /// Somebody who will find them.
+    pub async fn follower(&self, args: &KubernetesArgs) -> Result<Follower, ClientError> {
+        let bounds = self.bounds.kubernetes;
+        let metrics = self.metrics.kubernetes.clone();
+        let client = client(args, &bounds, &metrics).await?;
+        let pods = Arc::clone(&self.pods);
+        Ok(Follower::new(client, args, bounds, metrics, pods))
+    }
+
+    /// Takes these pods for the peers, and of them the own one for ourselves.
+    pub fn take_pods(&self, in_use: &InUse) {
+        let own = self.own_pod.as_ref().and_then(|own| in_use.address(own));
+        let mut book = self.book();
+        book.replace(in_use.addresses().cloned());
+        if let Some(own) = own {
+            book.know_self(own);
+        }
     }
 
     /// How peers are let in.

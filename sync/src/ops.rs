@@ -1,5 +1,6 @@
 //! The port for health and metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,6 +123,8 @@ pub struct PeerView {
     pub reachable: bool,
     /// The `peer_id` of its pod's own record.
     pub peer_id: Option<String>,
+    /// The name of its pod, where Kubernetes told of it.
+    pub pod: Option<String>,
     /// Its store's id.
     pub store: Option<String>,
     /// When it was last talked to with success.
@@ -158,11 +161,18 @@ async fn peers(node: &Node) -> Answered {
     let ago = |at: Option<Uptime>| {
         at.map(|at| u64::try_from(now.0.saturating_sub(at.0).as_millis()).unwrap_or(u64::MAX))
     };
+    let pods = node.pods().borrow().clone();
+    let pods: BTreeMap<_, _> = pods
+        .by_uid
+        .values()
+        .flat_map(|pod| pod.addresses.iter().map(|address| (address, &pod.name)))
+        .collect();
     let view = |(address, peer): (&peer_exchange::Address, &peer_exchange::book::Peer)| PeerView {
         address: address.to_string(),
         is_self: peer.is_self,
         reachable: peer.is_reachable(),
         peer_id: peer.peer_id.as_ref().map(ToString::to_string),
+        pod: pods.get(address).map(|name| (*name).clone()),
         store: peer.store.as_ref().map(ToString::to_string),
         last_ok_ms: ago(peer.succeeded),
         last_heard_ms: ago(peer.heard),

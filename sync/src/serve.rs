@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bounds, NotYet, ServeArgs};
 use crate::discovery::Discovery;
+use crate::kubernetes::client::ClientError;
+use crate::kubernetes::watch::Follower;
 use crate::metrics::Port;
 use crate::node::{Node, NodeError};
 use crate::push::Pusher;
 use crate::server::Responder;
 use crate::tls::Door;
-use crate::{feed, listen, ops, rounds};
+use crate::{discovery, feed, listen, ops, rounds};
 
 /// Why nothing could be begun.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,9 @@ pub enum ServeError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The Kubernetes API cannot be asked for the other pods.
+    #[error("the other pods cannot be found by --discovery kubernetes")]
+    Kubernetes(#[from] ClientError),
     /// What all parts share cannot be had.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -45,6 +50,7 @@ pub struct Bound {
     exchange: TcpListener,
     ops: TcpListener,
     node: Arc<Node>,
+    follower: Option<Follower>,
     news: mpsc::Receiver<Batch>,
     push_delay: Duration,
     push_fanout: usize,
@@ -69,18 +75,23 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         log_format: _,
     } = args;
     let (node, news) = Node::new(&ends, bounds, sync_interval)?;
-    if let Discovery::Fixed(addresses) = discovery {
-        if addresses.is_empty() {
-            tracing::warn!("the list of --discovery is empty: this pod stays alone");
+    let follower = match discovery {
+        Discovery::Fixed(addresses) => {
+            if addresses.is_empty() {
+                tracing::warn!("the list of --discovery is empty: this pod stays alone");
+            }
+            node.book().replace(addresses);
+            None
         }
-        node.book().replace(addresses);
-    }
+        Discovery::Kubernetes => Some(node.follower(&ends.kubernetes).await?),
+    };
     let (exchange, listen) = take(listen, "--listen").await?;
     let (ops, ops_listen) = take(ops_listen, "--ops-listen").await?;
     Ok(Bound {
         exchange,
         ops,
         node: Arc::new(node),
+        follower,
         news,
         push_delay,
         push_fanout,
@@ -115,6 +126,7 @@ impl Bound {
             exchange,
             ops,
             node,
+            follower,
             news,
             push_delay,
             push_fanout,
@@ -161,6 +173,7 @@ impl Bound {
                 push_delay,
                 stop.clone()
             ),
+            discovery::follow(&node, follower, listen.is_ipv6(), stop.clone()),
             node.follow_tls(stop.clone()),
         );
         pusher.drain(bounds.drain).await;

@@ -170,7 +170,7 @@ fn outcomes(outcomes: &BTreeMap<&'static str, u64>) -> String {
 /// Shows what is known of the peers to people.
 pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
     let heads = [
-        "ADDRESS", "PEER", "LAST OK", "HEARD", "TABLE", "CLOCK", "FAILED", "ERROR",
+        "ADDRESS", "POD", "PEER", "LAST OK", "HEARD", "TABLE", "CLOCK", "FAILED", "ERROR",
     ];
     let mut rows = vec![heads.map(str::to_owned)];
     rows.extend(report.peers.iter().map(row));
@@ -190,7 +190,7 @@ pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
     }
 }
 
-fn row(peer: &PeerView) -> [String; 8] {
+fn row(peer: &PeerView) -> [String; 9] {
     let none = || "-".to_owned();
     let ago = |ms: Option<u64>| {
         ms.map_or_else(none, |ms| {
@@ -208,6 +208,7 @@ fn row(peer: &PeerView) -> [String; 8] {
         .map(|equal| if equal { "equal" } else { "differs" });
     [
         peer.address.clone(),
+        peer.pod.clone().unwrap_or_else(none),
         who.unwrap_or_else(none),
         ago(peer.last_ok_ms),
         ago(peer.last_heard_ms),
@@ -234,6 +235,7 @@ mod tests {
             is_self: false,
             reachable: true,
             peer_id: Some("peer-2".to_owned()),
+            pod: Some("udht-2".to_owned()),
             store: Some("01010101-0101-0101-0101-010101010101".to_owned()),
             last_ok_ms: Some(63_999),
             last_heard_ms: Some(12),
@@ -261,6 +263,7 @@ mod tests {
             last_error: Some("failed_timed_out".to_owned()),
             equal: Some(false),
             address: "pod-3.udht:3003".to_owned(),
+            pod: None,
             ..peer()
         };
         let mut report = PeerReport {

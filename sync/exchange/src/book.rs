@@ -238,6 +238,11 @@ impl PeerBook {
         };
     }
 
+    /// Notes that an address is our own, from whoever knows it for good: it is never tried.
+    pub fn know_self(&mut self, address: &Address) {
+        self.mark_self(address, Uptime(Duration::MAX));
+    }
+
     /// Notes that somebody talked to us. Where we have met its store, that peer is taken for
     /// reachable again.
     pub fn heard(&mut self, partner: &Partner, digest: Option<Digest>, now: Uptime) {
@@ -510,6 +515,16 @@ mod tests {
         book.succeeded(&address(1), &partner(1), 0, None, at(610));
         assert_eq!((book.known(), book.reachable()), (2, 1));
         assert_eq!(book.own_position(), None);
+    }
+
+    #[test]
+    fn an_address_that_is_known_for_our_own_is_never_tried() {
+        let mut book = book(2);
+        book.know_self(&address(1));
+        assert_eq!(book.known(), 1);
+        assert_eq!(book.own_position(), Some(address(1).position()));
+        let long = at(1_000_000_000);
+        assert!((0..9).all(|random| book.choose(long, random) == Some(&address(2))));
     }
 
     #[test]

@@ -29,8 +29,12 @@ async fn what_is_not_there_yet_is_a_usage_error_that_says_what_to_do() {
     is_refused(&["serve", fixed, "--tls=auto"], 2, "`--tls off`").await;
     is_refused(&["serve", fixed, "--tls=auto"], 2, "files:DIR").await;
     is_refused(&["exchange", "127.0.0.1:1"], 2, "`--tls off`").await;
+}
+
+#[tokio::test]
+async fn who_is_not_in_a_cluster_is_told_how_to_ask_for_its_pods() {
     let kubernetes = ["serve", "--tls=off", "--discovery=kubernetes"];
-    is_refused(&kubernetes, 2, "fixed:HOST:PORT").await;
+    is_refused(&kubernetes, 1, "--kubeconfig FILE").await;
 }
 
 #[tokio::test]

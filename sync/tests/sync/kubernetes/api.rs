@@ -1,6 +1,6 @@
 //! A stand-in for the Kubernetes API server: it says what it is told to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,7 @@ pub(crate) struct Api {
 
 #[derive(Debug)]
 struct Shared {
-    says: Mutex<BTreeMap<&'static str, Say>>,
+    says: Mutex<BTreeMap<&'static str, VecDeque<Say>>>,
     asked: watch::Sender<Vec<Asked>>,
     events: broadcast::Sender<Part>,
 }
@@ -142,7 +142,12 @@ impl Api {
 
     /// From now on, this is what it answers to a verb.
     pub(crate) fn says(&self, verb: &'static str, say: Say) {
-        self.shared.says.lock().unwrap().insert(verb, say);
+        self.says_in_turn(verb, [say]);
+    }
+
+    /// One after another, this is what it answers to a verb; the last one for ever.
+    pub(crate) fn says_in_turn<const N: usize>(&self, verb: &'static str, say: [Say; N]) {
+        self.shared.says.lock().unwrap().insert(verb, say.into());
     }
 
     /// Sends this to each watch that is open.
@@ -202,7 +207,13 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         query,
         token: token.map_or_else(String::new, |token| token.to_str().unwrap().to_owned()),
     };
-    let say = shared.says.lock().unwrap().get(verb).cloned();
+    let say = {
+        let mut says = shared.says.lock().unwrap();
+        says.get_mut(verb).and_then(|says| match says.len() {
+            1 => says.front().cloned(),
+            _ => says.pop_front(),
+        })
+    };
     let events = shared.events.subscribe();
     shared.asked.send_modify(|all| all.push(asked));
     match say.unwrap_or(Say::Nothing) {
