@@ -11,12 +11,18 @@ use peer_exchange::{Address, ExchangeError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Bounds, EndsArgs, NotYet, ServeArgs};
+use crate::authority;
+use crate::authority::secret::AuthoritySecret;
+use crate::authority::trouble::Trouble;
+use crate::authority::verbs::{AuthorityVerb, VerbError};
+use crate::config::{Bounds, EndsArgs, ServeArgs};
 use crate::http::{BaseUrl, HttpClient, HttpError, chain};
+use crate::kubernetes::client::{self, ApiError};
 use crate::logging;
 use crate::manager::ManagerError;
 use crate::manual::Manual;
-use crate::node::Node;
+use crate::metrics::Metrics;
+use crate::node::{Node, NodeError};
 use crate::ops::{LIVE_PATH, PEERS_PATH, PeerReport, READY_PATH};
 use crate::serve::{self, ServeError};
 use crate::show::{self, ExchangeView};
@@ -25,6 +31,7 @@ use crate::transport::TransportError;
 const EXAMPLES: &str = "\
 Examples:
   udht-sync serve --tls off --discovery fixed:10.0.0.1:3003,10.0.0.2:3003
+  udht-sync authority show             who signs the certificates of --tls auto
   udht-sync peers                      what is known of each peer
   udht-sync exchange 10.0.0.2:3003 --tls off
                                        one round now: what it found and what it cost
@@ -92,6 +99,19 @@ Examples:
         #[arg(long)]
         live: bool,
     },
+    /// Look at the authority of `--tls auto`, rotate it, or have it adopt another one's stores
+    ///
+    /// It is in a Secret, which is asked for with this pod's token: run it in the container of a
+    /// sync, or with --kubeconfig.
+    #[command(after_help = "\
+Examples:
+  kubectl exec POD -c sync -- /udht-sync authority show
+  kubectl exec POD -c sync -- /udht-sync authority rotate
+  kubectl exec POD -c sync -- /udht-sync authority adopt 0d7a4e9e-5f4f-4a70-9d3c-0c2f5e2c9f11")]
+    Authority {
+        #[command(subcommand)]
+        verb: AuthorityVerb,
+    },
     #[command(flatten)]
     Manual(Manual),
 }
@@ -155,18 +175,9 @@ impl From<io::Error> for Undone {
     }
 }
 
-impl From<NotYet> for Undone {
-    fn from(error: NotYet) -> Self {
-        Self::new(Exit::Usage, error.to_string())
-    }
-}
-
 impl From<ServeError> for Undone {
     fn from(error: ServeError) -> Self {
-        match error {
-            ServeError::NotYet(not_yet) => not_yet.into(),
-            error => Self::new(Exit::Failed, chain(&error)),
-        }
+        Self::new(Exit::Failed, chain(&error))
     }
 }
 
@@ -190,6 +201,27 @@ impl From<ExchangeError> for Undone {
                 _ => Self::new(Exit::Failed, text),
             },
             _ => Self::new(Exit::Failed, text),
+        }
+    }
+}
+
+impl From<Trouble> for Undone {
+    fn from(trouble: Trouble) -> Self {
+        let exit = match &trouble {
+            Trouble::Forbidden { .. } | Trouble::Bound(_) => Exit::Refused,
+            Trouble::Api(ApiError::TooLong { .. } | ApiError::Failed(_)) => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, chain(&trouble))
+    }
+}
+
+impl From<VerbError> for Undone {
+    fn from(error: VerbError) -> Self {
+        match error {
+            VerbError::Trouble(trouble) => trouble.into(),
+            VerbError::Output(error) => error.into(),
+            error => Self::new(Exit::Failed, chain(&error)),
         }
     }
 }
@@ -242,7 +274,7 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
             .map_err(Undone::from)
         }
         Verb::Exchange { peer, ends, output } => {
-            let view = exchange(&peer, &ends).await?;
+            let view = Box::pin(exchange(&peer, &ends)).await?;
             match output {
                 Output::Json => serde_json::to_writer_pretty(&mut *out, &view)
                     .map_err(io::Error::from)
@@ -254,6 +286,16 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
         Verb::Healthcheck { ops, live } => {
             let path = if live { LIVE_PATH } else { READY_PATH };
             ask(&ops.url, path).await.map(drop)
+        }
+        Verb::Authority { verb } => {
+            let metrics = Metrics::new()
+                .map_err(NodeError::from)
+                .map_err(ServeError::from)?;
+            let bounds = Bounds::default().kubernetes;
+            let client = client::client(verb.api(), &bounds, &metrics.kubernetes).await;
+            let client = client.map_err(ServeError::Authority)?;
+            let secret = AuthoritySecret::new(client, verb.api(), bounds);
+            Ok(Box::pin(verb.run(&secret, out)).await?)
         }
         Verb::Manual(manual) => Ok(manual.write(Cli::command(), out)?),
     }
@@ -288,9 +330,14 @@ fn told_to_stop() -> io::Result<impl Future<Output = ()> + Send> {
 }
 
 async fn exchange(peer: &Address, ends: &EndsArgs) -> Result<ExchangeView, Undone> {
-    ends.check()?;
     let (node, _news) =
         Node::new(ends, Bounds::default(), Duration::ZERO).map_err(ServeError::from)?;
+    let own = serve::own_authority(&node, ends)
+        .await
+        .map_err(ServeError::Authority)?;
+    if let Some((secret, rules)) = own {
+        Box::pin(authority::take_once(&node, &secret, &rules)).await?;
+    }
     let (report, took) = node.exchange(peer).await?;
     Ok(ExchangeView::new(peer, &report, took))
 }

@@ -94,7 +94,12 @@ pub struct EndsArgs {
         default_value = "udht"
     )]
     pub cluster: ClusterId,
-    /// What secures connections between pods: `files:DIR`, `off`, or `auto` (not yet)
+    /// What secures connections between pods: `auto`, `files:DIR` or `off`
+    ///
+    /// `auto` is mutual TLS 1.3 by an authority of the release's own, which the first sync makes and
+    /// keeps in the Secret of --authority-secret. Each sync issues itself a certificate from it and
+    /// renews that. The cluster is then known by the UUID of the authority too, and the manager's
+    /// table is bound to it. See also `udht-sync authority`.
     ///
     /// `files:DIR` is mutual TLS 1.3 with the PEM files `ca.crt` (the authorities that are
     /// believed), `tls.crt` (the own certificate, and those between it and its authority behind
@@ -107,9 +112,27 @@ pub struct EndsArgs {
     /// `off` neither encrypts nor asks who is at the other end. All pods need the same.
     #[arg(long, env = "UDHT_TLS", value_name = "HOW", default_value = "auto")]
     pub tls: Tls,
+    /// How `--tls auto` goes about it
+    #[command(flatten)]
+    pub authority: AuthorityArgs,
     /// What is said to the Kubernetes API
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
+}
+
+/// How `--tls auto` goes about it.
+#[derive(Copy, Clone, Debug, Args)]
+#[command(next_help_heading = "Own authority (--tls auto)")]
+pub struct AuthorityArgs {
+    /// How long a certificate of a sync lasts; it is renewed at two thirds of that
+    #[arg(long, env = "UDHT_LEAF_LIFETIME", value_name = "TIME", default_value = "6h",
+        value_parser = leaf_lifetime)]
+    pub leaf_lifetime: Duration,
+    /// For how long a new authority is believed before it signs: the time that everybody has to
+    /// hear of it
+    #[arg(long, env = "UDHT_ROTATION_OVERLAP", value_name = "TIME", default_value = "10m",
+        value_parser = rotation_overlap)]
+    pub rotation_overlap: Duration,
 }
 
 /// Who this pod is to Kubernetes, and what of the release is there.
@@ -146,38 +169,6 @@ pub struct KubernetesArgs {
     /// A kubeconfig, for outside of a cluster; in a pod its service account is enough
     #[arg(long, env = "UDHT_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-}
-
-/// Something was asked for that this release cannot do.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{what} is not there yet: for now say {instead}")]
-pub struct NotYet {
-    /// What was asked for.
-    pub what: String,
-    /// What to ask for.
-    pub instead: &'static str,
-}
-
-impl EndsArgs {
-    /// Refuses what this release cannot do.
-    pub fn check(&self) -> Result<(), NotYet> {
-        match &self.tls {
-            Tls::Files(_) | Tls::Off => Ok(()),
-            Tls::Auto => Err(NotYet {
-                what: "`--tls auto`, which secures the connections between pods by itself,"
-                    .to_owned(),
-                instead: "`--tls files:DIR` (mutual TLS with your own certificates) or `--tls off` \
-                          (connections are then neither encrypted nor authenticated)",
-            }),
-        }
-    }
-}
-
-impl ServeArgs {
-    /// Refuses what this release cannot do.
-    pub fn check(&self) -> Result<(), NotYet> {
-        self.ends.check()
-    }
 }
 
 /// How connections between pods are secured.
@@ -256,6 +247,14 @@ fn own_manager(text: &str) -> Result<BaseUrl, String> {
     } else {
         Err("the manager is in this pod: its host must be a loopback address".to_owned())
     }
+}
+
+fn leaf_lifetime(text: &str) -> Result<Duration, String> {
+    between(text, Duration::from_secs(10), Duration::from_hours(7 * 24))
+}
+
+fn rotation_overlap(text: &str) -> Result<Duration, String> {
+    between(text, Duration::from_secs(1), Duration::from_hours(7 * 24))
 }
 
 fn sync_interval(text: &str) -> Result<Duration, String> {

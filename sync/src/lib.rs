@@ -8,6 +8,7 @@
 //! [`server`] are what goes on all the time, and [`node`] is what they share: the way to the own
 //! [`manager`], the [`transport`] to all others, the book of peers and the [`metrics`].
 
+pub mod authority;
 pub mod cli;
 pub mod config;
 pub mod contacts;

@@ -18,6 +18,7 @@ use peer_table::contract::{
 use peer_table::feed::Via;
 use peer_table::{ClusterId, Fingerprint, Key, StoreId, TableName, WallTime};
 use prost::Message;
+use tokio::sync::Notify;
 
 use crate::http::{BaseUrl, ClientBounds, HttpClient, HttpError, detail};
 use crate::missed::Missed;
@@ -71,12 +72,37 @@ impl ManagerError {
     }
 }
 
+/// Which cluster's table a manager should keep.
+#[derive(Clone, Debug)]
+enum Expected {
+    Exactly(ClusterId),
+    UnderAnyAuthority(ClusterId),
+}
+
+impl Expected {
+    fn is(&self, theirs: &str) -> bool {
+        match self {
+            Self::Exactly(ours) => theirs == ours.as_str(),
+            Self::UnderAnyAuthority(ours) => theirs
+                .strip_prefix(ours.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('#')),
+        }
+    }
+
+    fn into_id(self) -> ClusterId {
+        let (Self::Exactly(ours) | Self::UnderAnyAuthority(ours)) = self;
+        ours
+    }
+}
+
 /// A client of the manager.
 #[derive(Clone, Debug)]
 pub struct Manager {
     url: BaseUrl,
     /// Which cluster's table it should keep; the same for all clones.
-    cluster: Arc<RwLock<ClusterId>>,
+    cluster: Arc<RwLock<Expected>>,
+    /// Told whenever it is of another one.
+    stranger: Arc<Notify>,
     http: HttpClient,
     scrape: HttpClient,
     missed: Arc<Missed>,
@@ -98,7 +124,8 @@ impl Manager {
         let scrape = http.answering_within(scrape);
         Self {
             url,
-            cluster: Arc::new(RwLock::new(cluster)),
+            cluster: Arc::new(RwLock::new(Expected::Exactly(cluster))),
+            stranger: Arc::default(),
             http,
             scrape,
             missed,
@@ -107,13 +134,22 @@ impl Manager {
 
     /// From now on it is to be of `cluster`: when its authority is known, and so its whole id.
     pub fn expect(&self, cluster: ClusterId) {
-        *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = cluster;
+        self.set_expected(Expected::Exactly(cluster));
     }
 
-    /// The cluster that it is to be of.
-    pub fn cluster(&self) -> ClusterId {
-        let cluster = self.cluster.read();
-        cluster.unwrap_or_else(PoisonError::into_inner).clone()
+    /// From now on it is to be of `cluster`, under whichever authority, or none: that is not known
+    /// here yet.
+    pub fn expect_under_any_authority(&self, cluster: ClusterId) {
+        self.set_expected(Expected::UnderAnyAuthority(cluster));
+    }
+
+    fn set_expected(&self, expected: Expected) {
+        *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = expected;
+    }
+
+    /// Waits until it was found to be of another cluster than it should.
+    pub async fn stranger(&self) {
+        self.stranger.notified().await;
     }
 
     /// Where it is.
@@ -197,11 +233,13 @@ impl Own for Manager {
         let path = format!("/v1/sync/state?symbols={symbols}");
         let state: State = self.ask(Method::GET, &path, Vec::new()).await?;
         // Whatever is exchanged or pushed begins with this call.
-        let ours = self.cluster();
-        if state.cluster == ours.as_str() {
+        let expected = self.cluster.read();
+        let expected = expected.unwrap_or_else(PoisonError::into_inner).clone();
+        if expected.is(&state.cluster) {
             Ok(state)
         } else {
-            let theirs = state.cluster;
+            self.stranger.notify_one();
+            let (ours, theirs) = (expected.into_id(), state.cluster);
             Err(ManagerError::Cluster { ours, theirs })
         }
     }

@@ -1,5 +1,6 @@
 //! What sync tells Prometheus of itself.
 
+mod authority;
 mod exchanges;
 mod kubernetes;
 mod pushes;
@@ -8,6 +9,7 @@ mod tls;
 
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
+pub use self::authority::AuthorityMetrics;
 pub use self::exchanges::{Direction, ExchangeMetrics};
 pub use self::kubernetes::{KubernetesMetrics, PodCounts, Request, WatchEnd};
 pub use self::pushes::{PushMetrics, Pushed};
@@ -28,6 +30,8 @@ pub struct Metrics {
     pub pushes: PushMetrics,
     /// Of mutual TLS.
     pub tls: TlsMetrics,
+    /// Of the authority of `--tls auto`.
+    pub authority: AuthorityMetrics,
     /// Of the Kubernetes API.
     pub kubernetes: KubernetesMetrics,
     /// Figures of the peer book.
@@ -95,6 +99,7 @@ impl Metrics {
             exchanges: ExchangeMetrics::new(&register)?,
             pushes: PushMetrics::new(&register)?,
             tls: TlsMetrics::new(&register)?,
+            authority: AuthorityMetrics::new(&register)?,
             kubernetes: KubernetesMetrics::new(&register)?,
             peers: PeerGauges::new(&register)?,
             manager_up: register.gauge(

@@ -22,7 +22,7 @@ use crate::logging::Rarely;
 use crate::manager::Manager;
 use crate::metrics::{Direction, Metrics};
 use crate::missed::Missed;
-use crate::tls::{Door, FilesError, Refusals, Tls};
+use crate::tls::{Credentials, Door, Files, FilesError, Refusals, Tls};
 use crate::transport::{Transport, TransportError, failure};
 use crate::wall::{self, Stopwatch};
 
@@ -65,6 +65,7 @@ pub struct Node {
     pods: Arc<watch::Sender<Arc<Pods>>>,
     own_pod: Option<PodUid>,
     tls: Option<Arc<Tls>>,
+    files: Option<Files>,
     said: Rarely,
     running: Stopwatch,
 }
@@ -80,17 +81,23 @@ impl Node {
         let EndsArgs {
             manager,
             cluster,
-            tls,
+            tls: how,
+            authority: _,
             kubernetes,
         } = ends;
         let metrics = Metrics::new()?;
-        let tls = match tls {
-            config::Tls::Files(folder) => {
-                let tls = Tls::from_files(folder.clone(), cluster, metrics.tls.clone())?;
-                Some(Arc::new(tls))
+        let tls = match how {
+            config::Tls::Files(_) | config::Tls::Auto => {
+                Some(Arc::new(Tls::new(metrics.tls.clone())))
             }
-            // `EndsArgs::check` lets nothing else pass.
-            config::Tls::Auto | config::Tls::Off => None,
+            config::Tls::Off => None,
+        };
+        let files = match (how, &tls) {
+            (config::Tls::Files(folder), Some(tls)) => {
+                let (folder, tls) = (folder.clone(), Arc::clone(tls));
+                Some(Files::new(folder, cluster, tls, metrics.tls.clone())?)
+            }
+            _ => None,
         };
         let [sent, received] =
             [Direction::Sent, Direction::Received].map(|way| metrics.exchanges.bytes(way));
@@ -116,9 +123,13 @@ impl Node {
             pods: Arc::default(),
             own_pod: kubernetes.pod_uid.clone().map(PodUid),
             tls,
+            files,
             said: Rarely::default(),
             running: Stopwatch::start(),
         };
+        if *how == config::Tls::Auto {
+            node.manager.expect_under_any_authority(cluster.clone());
+        }
         Ok((node, found))
     }
 
@@ -162,9 +173,26 @@ impl Node {
 
     /// Takes the TLS files anew when they change, until `stop`.
     pub async fn follow_tls(&self, stop: CancellationToken) {
-        if let Some(tls) = &self.tls {
-            tls.follow(self.bounds.tls_look, stop).await;
+        if let Some(files) = &self.files {
+            files.follow(self.bounds.tls_look, stop).await;
         }
+    }
+
+    /// From here on new connections are made with these credentials. Who has the first ones wants
+    /// the table now.
+    pub fn take_credentials(&self, credentials: Credentials) {
+        if let Some(tls) = &self.tls {
+            let was_without = self.is_without_credentials();
+            tls.take(credentials);
+            if was_without {
+                self.missed.hurry.notify_one();
+            }
+        }
+    }
+
+    /// Whether connections are to be secured and there is nothing to do so.
+    pub fn is_without_credentials(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.current().is_none())
     }
 
     /// How long this sync has run.
@@ -257,6 +285,10 @@ impl Node {
                 if self.is_news("manager") {
                     tracing::warn!(error = chain(error), "{what}");
                 }
+            }
+            _ if word == "no_credentials" => {
+                // It is not the peer's fault, and what keeps us from them is said elsewhere.
+                tracing::debug!(peer = %address, error = chain(error), "{what}");
             }
             ExchangeError::Refused(Refusal {
                 reason: HandshakeRefused::Myself,

@@ -93,7 +93,10 @@ fn observe_peers(node: &Node) {
     gauges.known.set(gauge(book.known()));
     gauges.reachable.set(gauge(book.reachable()));
     let window = node.interval * ISOLATED_AFTER;
-    gauges.isolated.set(i64::from(book.isolated(now, window)));
+    // Without a certificate nobody can be reached, and no peer is blamed for it.
+    let shut_out = node.is_without_credentials() && book.known() > 0;
+    let isolated = shut_out || book.isolated(now, window);
+    gauges.isolated.set(i64::from(isolated));
     gauges.distinct_digests.set(gauge(book.distinct_digests()));
     let skews = book.peers().filter_map(|(_, peer)| peer.skew_ms);
     let largest_ms = skews.map(i64::unsigned_abs).max().unwrap_or(0);

@@ -9,9 +9,10 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Bounds, NotYet, ServeArgs};
+use crate::authority::{self, Rules, secret::AuthoritySecret};
+use crate::config::{Bounds, EndsArgs, ServeArgs, Tls};
 use crate::discovery::Discovery;
-use crate::kubernetes::client::ClientError;
+use crate::kubernetes::client::{self, ClientError};
 use crate::kubernetes::watch::Follower;
 use crate::metrics::Port;
 use crate::node::{Node, NodeError};
@@ -23,9 +24,6 @@ use crate::{discovery, feed, listen, ops, rounds};
 /// Why nothing could be begun.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// What was asked for is not there.
-    #[error(transparent)]
-    NotYet(#[from] NotYet),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}; is another program there? Say another one with {flag}")]
     Listen {
@@ -36,6 +34,13 @@ pub enum ServeError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The Secret of the authority cannot be asked for.
+    #[error(
+        "--tls auto keeps its authority in a Secret of the Kubernetes API; without one say --tls \
+         files:DIR (mutual TLS with certificates of your own) or --tls off (connections are then \
+         neither encrypted nor authenticated)"
+    )]
+    Authority(#[source] ClientError),
     /// The Kubernetes API cannot be asked for the other pods.
     #[error("the other pods cannot be found by --discovery kubernetes")]
     Kubernetes(#[from] ClientError),
@@ -51,6 +56,7 @@ pub struct Bound {
     ops: TcpListener,
     node: Arc<Node>,
     follower: Option<Follower>,
+    authority: Option<(AuthoritySecret, Rules)>,
     news: mpsc::Receiver<Batch>,
     push_delay: Duration,
     push_fanout: usize,
@@ -62,7 +68,6 @@ pub struct Bound {
 
 /// Takes both ports, so that a port 0 has its number.
 pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> {
-    args.check()?;
     let ServeArgs {
         listen,
         ops_listen,
@@ -75,6 +80,8 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         log_format: _,
     } = args;
     let (node, news) = Node::new(&ends, bounds, sync_interval)?;
+    let authority = own_authority(&node, &ends).await;
+    let authority = authority.map_err(ServeError::Authority)?;
     let follower = match discovery {
         Discovery::Fixed(addresses) => {
             if addresses.is_empty() {
@@ -92,12 +99,27 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         ops,
         node: Arc::new(node),
         follower,
+        authority,
         news,
         push_delay,
         push_fanout,
         listen,
         ops_listen,
     })
+}
+
+/// Where the authority of `--tls auto` is kept, and how it is gone about; none without that.
+pub async fn own_authority(
+    node: &Node,
+    ends: &EndsArgs,
+) -> Result<Option<(AuthoritySecret, Rules)>, ClientError> {
+    if ends.tls != Tls::Auto {
+        return Ok(None);
+    }
+    let bounds = node.bounds.kubernetes;
+    let client = client::client(&ends.kubernetes, &bounds, &node.metrics.kubernetes).await?;
+    let secret = AuthoritySecret::new(client, &ends.kubernetes, bounds);
+    Ok(Some((secret, Rules::new(ends))))
 }
 
 async fn take(
@@ -127,6 +149,7 @@ impl Bound {
             ops,
             node,
             follower,
+            authority,
             news,
             push_delay,
             push_fanout,
@@ -175,6 +198,11 @@ impl Bound {
             ),
             discovery::follow(&node, follower, listen.is_ipv6(), stop.clone()),
             node.follow_tls(stop.clone()),
+            async {
+                if let Some((secret, rules)) = authority {
+                    authority::run(Arc::clone(&node), secret, rules, stop.clone()).await;
+                }
+            },
         );
         pusher.drain(bounds.drain).await;
         tracing::info!("stopped");

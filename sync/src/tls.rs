@@ -5,6 +5,9 @@
 //! pod it belongs to does not matter. The handshake of each message then checks the exact cluster
 //! id. No session is ever resumed: who was let in under an authority that is gone is not let in
 //! again.
+//!
+//! The [`Credentials`] come from [`Files`], or from the release's own
+//! [`authority`](crate::authority); until that is known there are none, and nobody is let in.
 
 mod credentials;
 mod dial;
@@ -14,58 +17,48 @@ mod files;
 mod name;
 mod refusal;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use peer_table::ClusterId;
 use tokio::sync::watch;
 
 pub use self::credentials::{Credentials, InvalidCredentials, Pem};
 pub use self::dial::{Connector, Stream};
 pub use self::door::{Door, Entered, Guest};
-pub use self::files::{FILES, FilesError};
+pub use self::expiry::not_after;
+pub use self::files::{FILES, Files, FilesError};
 pub use self::name::ClusterName;
 pub use self::refusal::{By, Reason, Refusals, Refused, Side};
 use crate::metrics::TlsMetrics;
 
-/// The credentials of this sync, anew whenever their files change.
+/// The credentials of this sync, and of who was refused by them.
 #[derive(Debug)]
 pub struct Tls {
-    folder: PathBuf,
-    name: ClusterName,
-    current: watch::Sender<Arc<Credentials>>,
+    current: watch::Sender<Option<Arc<Credentials>>>,
     metrics: TlsMetrics,
     refusals: Refusals,
 }
 
 impl Tls {
-    /// Reads the files in `folder`, whose certificate must bear the name of `cluster`.
-    pub fn from_files(
-        folder: PathBuf,
-        cluster: &ClusterId,
-        metrics: TlsMetrics,
-    ) -> Result<Self, FilesError> {
-        let name = ClusterName::of(cluster);
-        let credentials = files::read(&folder)
-            .and_then(|pem| files::credentials(&folder, pem, &name))
-            .map(Arc::new)?;
-        metrics.expiry.set(credentials.expires());
-        Ok(Self {
-            folder,
-            name,
+    /// Without credentials yet.
+    pub fn new(metrics: TlsMetrics) -> Self {
+        Self {
             refusals: Refusals::new(metrics.clone()),
             metrics,
-            current: watch::Sender::new(credentials),
-        })
+            current: watch::Sender::new(None),
+        }
     }
 
-    /// The name that the certificates of the cluster bear.
-    pub const fn name(&self) -> &ClusterName {
-        &self.name
+    /// From here on new connections are made with these credentials.
+    pub fn take(&self, new: Credentials) {
+        self.metrics.expiry.set(new.expires());
+        if self.current.send_replace(Some(Arc::new(new))).is_some() {
+            self.metrics.reloaded.inc();
+        }
     }
 
-    /// The credentials that new connections are made with.
-    pub fn current(&self) -> Arc<Credentials> {
-        Arc::clone(&self.current.borrow())
+    /// The credentials that new connections are made with; none while nothing secures them yet, and
+    /// so none may be made.
+    pub fn current(&self) -> Option<Arc<Credentials>> {
+        self.current.borrow().clone()
     }
 }

@@ -81,17 +81,21 @@ struct Lines {
 
 #[derive(Debug)]
 struct Kept {
-    http: HttpClient,
+    /// None while connections have to be secured and nothing is there to do so.
+    http: Option<HttpClient>,
     credentials: Option<Arc<Credentials>>,
     since: Stopwatch,
 }
 
 impl Kept {
     fn new(bounds: ClientBounds, tls: Option<&Tls>) -> Self {
-        let credentials = tls.map(Tls::current);
+        let credentials = tls.and_then(Tls::current);
         let http = match (tls, &credentials) {
-            (Some(tls), Some(current)) => HttpClient::secure(bounds, tls, Arc::clone(current)),
-            _ => HttpClient::new(bounds),
+            (None, _) => Some(HttpClient::new(bounds)),
+            (Some(tls), Some(current)) => {
+                Some(HttpClient::secure(bounds, tls, Arc::clone(current)))
+            }
+            (Some(_), None) => None,
         };
         Self {
             http,
@@ -104,8 +108,8 @@ impl Kept {
 impl Lines {
     /// A client whose connections were made with the credentials that are in use, and not long
     /// ago. Those of before end with what is under way on them.
-    fn http(&self) -> HttpClient {
-        let current = self.tls.as_deref().map(Tls::current);
+    fn http(&self) -> Result<HttpClient, TransportError> {
+        let current = self.tls.as_deref().and_then(Tls::current);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let same = match (&kept.credentials, &current) {
             (Some(kept), Some(current)) => Arc::ptr_eq(kept, current),
@@ -114,7 +118,7 @@ impl Lines {
         if !same || kept.since.elapsed() > self.age {
             *kept = Kept::new(self.bounds, self.tls.as_deref());
         }
-        kept.http.clone()
+        kept.http.clone().ok_or(TransportError::NoCredentials)
     }
 }
 
@@ -141,6 +145,9 @@ pub enum TransportError {
         /// What it says.
         detail: String,
     },
+    /// There is nothing to secure a connection with.
+    #[error("this sync has no certificate yet: its log says what keeps it from one")]
+    NoCredentials,
     /// It is no address.
     #[error("not an address to connect to")]
     Address(#[from] hyper::http::Error),
@@ -168,8 +175,8 @@ impl Remote for Line {
             .uri(&self.url)
             .header(CONTENT_TYPE, MEDIA_TYPE)
             .body(Full::new(request.into()))?;
+        let http = lines.http()?.answering_within(*answer);
         sent.inc_by(bytes as u64);
-        let http = lines.http().answering_within(*answer);
         let (status, body) = http.send(request, BODY_BYTES_MAX).await?;
         received.inc_by(body.len() as u64);
         if status == StatusCode::OK {
@@ -182,9 +189,10 @@ impl Remote for Line {
 }
 
 /// The words of [`failure`], so that each has its metric from the start.
-pub const FAILURES: [&str; 10] = [
+pub const FAILURES: [&str; 11] = [
     "unreachable",
     "tls",
+    "no_credentials",
     "timed_out",
     "broken",
     "too_large",
@@ -209,6 +217,7 @@ pub fn failure(error: &ExchangeError) -> Option<&'static str> {
             Some(TransportError::Http(HttpError::Broken { .. })) => "broken",
             Some(TransportError::Http(HttpError::TooLarge { .. })) => "too_large",
             Some(TransportError::Status { .. }) => "status",
+            Some(TransportError::NoCredentials) => "no_credentials",
             Some(TransportError::Address(_)) | None => "remote",
         }),
         ExchangeError::Invalid(_) => Some("invalid"),

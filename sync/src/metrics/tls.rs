@@ -10,7 +10,7 @@ use crate::tls::{Reason, Side};
 pub struct TlsMetrics {
     refused: IntCounterVec,
     handshakes: IntCounterVec,
-    /// Changed files that were taken.
+    /// Changed files, or certificates of the own authority, that followed others.
     pub reloaded: IntCounter,
     /// Changed files that could not be used.
     pub reload_failed: IntCounter,
@@ -22,7 +22,8 @@ impl TlsMetrics {
     pub(super) fn new(register: &Register<'_>) -> prometheus::Result<Self> {
         let reloads = register.counters(
             "udht_tls_reloads_total",
-            "Changes of the TLS files; where one failed, those of before stay in use.",
+            "Changes of the TLS files, or certificates of the own authority that followed others; \
+                 where one failed, those of before stay in use.",
             &["result"],
         )?;
         let metrics = Self {

@@ -116,6 +116,8 @@ pub enum InvalidCredentials {
 #[derive(Debug)]
 pub struct Credentials {
     pem: Pem,
+    name: ClusterName,
+    chain: Vec<CertificateDer<'static>>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     verifier: Arc<OfCluster>,
@@ -158,6 +160,7 @@ impl Credentials {
             })
             .map_err(|error| unfit(error, name))?;
         let expires = not_after(leaf).unwrap_or(0);
+        let chain = key.cert.clone();
 
         let key = Arc::new(SingleCertAndKey::from(key));
         // Versions and provider are both fixed here, and fit.
@@ -179,6 +182,8 @@ impl Credentials {
         client.enable_sni = false;
         Ok(Self {
             pem,
+            name: name.clone(),
+            chain,
             server: Arc::new(server),
             client: Arc::new(client),
             verifier,
@@ -189,6 +194,16 @@ impl Credentials {
     /// Whether they were made of this.
     pub(super) fn is_of(&self, pem: &Pem) -> bool {
         self.pem == *pem
+    }
+
+    /// The name that the certificates of the cluster bear.
+    pub const fn name(&self) -> &ClusterName {
+        &self.name
+    }
+
+    /// The own certificate, and what leads from it to an authority.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
     }
 
     /// When the own certificate ends, in seconds of the Unix epoch.
@@ -202,16 +217,12 @@ impl Credentials {
     }
 
     /// How to call.
-    pub(super) fn client(&self) -> Arc<ClientConfig> {
+    pub fn client(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.client)
     }
 
     /// Checks the chain of a client that was let in by other credentials.
-    pub(super) fn admit(
-        &self,
-        chain: &[CertificateDer<'_>],
-        now: WallTime,
-    ) -> Result<(), rustls::Error> {
+    pub fn admit(&self, chain: &[CertificateDer<'_>], now: WallTime) -> Result<(), rustls::Error> {
         let [leaf, between @ ..] = chain else {
             return Err(rustls::Error::NoCertificatesPresented);
         };

@@ -54,8 +54,8 @@ impl Connector {
         within: Duration,
     ) -> Self {
         let secure = Secure {
+            name: credentials.name().as_server_name().clone(),
             credentials,
-            name: tls.name.as_server_name().clone(),
             metrics: tls.metrics.clone(),
             within,
         };

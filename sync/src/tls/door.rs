@@ -21,6 +21,9 @@ use crate::wall;
 
 /// The first byte of a connection that begins with TLS: the content type of a handshake.
 const TLS_BEGINS: u8 = 22;
+/// What is said to whoever calls while there is nothing to shake hands with: a record with the
+/// fatal alert `access_denied` (RFC 8446, sections 5.1 and 6).
+const NO_CREDENTIALS: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 /// How long whoever was not let in may take to hear why.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// What is read of who was not let in, in order that it hears why.
@@ -81,7 +84,11 @@ impl Tls {
             tell_in_plain(stream).await;
             return None;
         }
-        let credentials = self.current();
+        let Some(credentials) = self.current() else {
+            self.refusals.note(peer, &Refused::no_credentials());
+            tell_no_credentials(stream).await;
+            return None;
+        };
         let accept = TlsAcceptor::from(credentials.server())
             .accept(stream)
             .into_fallible();
@@ -118,7 +125,7 @@ async fn tell_in_plain(mut stream: TcpStream) {
     let body = serde_json::json!({
         "title": "Bad Request",
         "status": status.as_u16(),
-        "detail": "this sync speaks TLS: start the other one with --tls files:DIR too",
+        "detail": "this sync speaks TLS: start the other one with --tls auto or --tls files:DIR, as this one",
     })
     .to_string();
     let answer = format!(
@@ -128,6 +135,12 @@ async fn tell_in_plain(mut stream: TcpStream) {
     );
     // Whoever does not listen is not told.
     let _ = tokio::time::timeout(FAREWELL, stream.write_all(answer.as_bytes())).await;
+    farewell(stream).await;
+}
+
+/// Tells a sync that this one has no certificate yet.
+async fn tell_no_credentials(mut stream: TcpStream) {
+    let _ = tokio::time::timeout(FAREWELL, stream.write_all(&NO_CREDENTIALS)).await;
     farewell(stream).await;
 }
 
@@ -150,7 +163,7 @@ pub struct Guest(Option<Admitted>);
 struct Admitted {
     tls: Arc<Tls>,
     credentials: Arc<Credentials>,
-    changes: watch::Receiver<Arc<Credentials>>,
+    changes: watch::Receiver<Option<Arc<Credentials>>>,
     chain: Vec<CertificateDer<'static>>,
     peer: Option<SocketAddr>,
 }
@@ -173,11 +186,17 @@ impl Guest {
             chain,
             peer,
         } = admitted;
-        // Its sender is in `tls`, which is here.
-        let _ = changes
-            .wait_for(|current| !Arc::ptr_eq(current, credentials))
-            .await;
-        *credentials = tls.current();
+        // Its sender is in `tls`, which is here; and where there were credentials, there are some.
+        let others = |current: &Option<Arc<Credentials>>| {
+            let current = current.as_ref();
+            current.is_some_and(|current| !Arc::ptr_eq(current, credentials))
+        };
+        let current = changes.wait_for(others).await;
+        let current = current.ok().and_then(|current| current.clone());
+        let Some(current) = current else {
+            return std::future::pending().await;
+        };
+        *credentials = current;
         match credentials.admit(chain, wall::now()) {
             Ok(()) => true,
             Err(error) => {

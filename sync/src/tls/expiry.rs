@@ -2,7 +2,7 @@
 //! to webpki.
 
 /// When the validity of a DER certificate ends, in seconds of the Unix epoch.
-pub(super) fn not_after(certificate: &[u8]) -> Option<i64> {
+pub fn not_after(certificate: &[u8]) -> Option<i64> {
     // RFC 5280, section 4.1.
     const VERSION: u8 = 0xa0;
     let mut input = certificate;

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use peer_table::ClusterId;
 use tokio_util::sync::CancellationToken;
 
 use super::Tls;
 use super::credentials::{Credentials, InvalidCredentials, Pem};
 use super::name::ClusterName;
 use crate::http::chain;
+use crate::metrics::TlsMetrics;
 use crate::wall;
 
 /// The authorities that peers' certificates may be signed by; this sync's own certificate, with
@@ -57,7 +59,7 @@ pub enum FilesError {
 }
 
 /// Reads the files as they are now.
-pub(super) fn read(folder: &Path) -> Result<Pem, FilesError> {
+fn read(folder: &Path) -> Result<Pem, FilesError> {
     if !folder.is_dir() {
         let folder = folder.to_owned();
         return Err(FilesError::Folder { folder });
@@ -82,11 +84,7 @@ fn read_file(path: PathBuf) -> Result<Vec<u8>, FilesError> {
 }
 
 /// Makes credentials of what was read in `folder`.
-pub(super) fn credentials(
-    folder: &Path,
-    pem: Pem,
-    name: &ClusterName,
-) -> Result<Credentials, FilesError> {
+fn credentials(folder: &Path, pem: Pem, name: &ClusterName) -> Result<Credentials, FilesError> {
     Credentials::new(pem, name, wall::now()).map_err(|source| FilesError::Invalid {
         folder: folder.to_owned(),
         source,
@@ -100,7 +98,34 @@ struct Broken {
     said: bool,
 }
 
-impl Tls {
+/// Where the files are, and what they are the credentials of.
+#[derive(Debug)]
+pub struct Files {
+    folder: PathBuf,
+    name: ClusterName,
+    tls: Arc<Tls>,
+    metrics: TlsMetrics,
+}
+
+impl Files {
+    /// Reads the files in `folder`, whose certificate must bear the name of `cluster`, and has `tls`
+    /// take them.
+    pub fn new(
+        folder: PathBuf,
+        cluster: &ClusterId,
+        tls: Arc<Tls>,
+        metrics: TlsMetrics,
+    ) -> Result<Self, FilesError> {
+        let name = ClusterName::of(cluster);
+        tls.take(read(&folder).and_then(|pem| credentials(&folder, pem, &name))?);
+        Ok(Self {
+            folder,
+            name,
+            tls,
+            metrics,
+        })
+    }
+
     /// Looks at the files every now and then, until `stop`, and takes what is new in them.
     ///
     /// They are compared by what is in them: so a symbolic link that now leads elsewhere, as
@@ -109,7 +134,7 @@ impl Tls {
         tracing::info!(
             folder = %self.folder.display(),
             name = %self.name,
-            expires = self.current().expires(),
+            expires = self.metrics.expiry.get(),
             "connections between pods are secured by certificates that bear the name {}",
             self.name
         );
@@ -130,7 +155,9 @@ impl Tls {
     /// Takes what was seen of the files, if it is new and can be used. Else the old credentials
     /// stay, and it is said once it was seen twice: files that are just being written are no news.
     fn look(&self, seen: Result<Pem, FilesError>, broken: &mut Option<Broken>) {
-        if seen.as_ref().is_ok_and(|pem| self.current().is_of(pem)) {
+        let current = self.tls.current();
+        let is_current = |pem| current.as_ref().is_some_and(|current| current.is_of(pem));
+        if seen.as_ref().is_ok_and(is_current) {
             *broken = None;
             return;
         }
@@ -139,9 +166,7 @@ impl Tls {
         match (new, broken) {
             (Ok(new), broken) => {
                 *broken = None;
-                self.metrics.expiry.set(new.expires());
-                self.current.send_replace(Arc::new(new));
-                self.metrics.reloaded.inc();
+                self.tls.take(new);
                 tracing::info!(
                     folder = %self.folder.display(),
                     expires = self.metrics.expiry.get(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use peer_table::ClusterId;
+use peer_table::{AuthorityId, ClusterId};
 use rustls_pki_types::ServerName;
 
 /// Behind the label that is made of the cluster's id: of the domain that is kept for private use,
@@ -14,6 +14,8 @@ const LABEL_CHARS_MAX: usize = 63;
 const NAMELESS: &str = "cluster";
 
 /// A DNS name that whoever issues certificates can work out by hand.
+///
+/// Under `--tls auto`, where nobody has to, it is the UUID of the authority and `.udht.internal`.
 ///
 /// The cluster's id in lower case, each character but `a` to `z` and `0` to `9` as `-`, of this the
 /// first 63 characters, without `-` at its ends; and behind it `.udht.internal`. So `prod/files`
@@ -43,6 +45,15 @@ impl ClusterName {
             "" => NAMELESS,
             label => label,
         };
+        Self::of_label(label)
+    }
+
+    /// The name in the certificates that the authority of this UUID has signed.
+    pub fn of_authority(id: AuthorityId) -> Self {
+        Self::of_label(&id.to_string())
+    }
+
+    fn of_label(label: &str) -> Self {
         let text = format!("{label}{SUFFIX}");
         let name = ServerName::try_from(text.clone());
         let name = name.expect("a label of letters, digits and inner hyphens is one");

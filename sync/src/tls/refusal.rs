@@ -45,18 +45,21 @@ pub enum Reason {
     Expired,
     /// TLS 1.3 is not spoken at both ends.
     Protocol,
+    /// Whoever refuses has no certificate yet.
+    NoCredentials,
     /// Anything else, as a handshake that is broken off or takes too long.
     Other,
 }
 
 impl Reason {
     /// Every reason, so that each has its metric from the start.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::Name,
         Self::Expired,
         Self::Protocol,
+        Self::NoCredentials,
         Self::Other,
     ];
 
@@ -68,6 +71,7 @@ impl Reason {
             Self::Name => "name",
             Self::Expired => "expired",
             Self::Protocol => "protocol",
+            Self::NoCredentials => "no_credentials",
             Self::Other => "other",
         }
     }
@@ -76,13 +80,17 @@ impl Reason {
         match self {
             Self::NoCertificate => "no certificate was shown",
             Self::UnknownAuthority => {
-                "the certificate is not signed by an authority in the ca.crt of who refuses it"
+                "the certificate is not signed by an authority that who refuses it believes, which \
+                 is in its ca.crt or the Secret of its authority"
             }
             Self::Name => "the certificate does not bear the name of the cluster",
             Self::Expired => "the certificate has expired, or is not valid yet",
             Self::Protocol => {
                 "TLS 1.3 is not spoken at both ends; do both have the same --tls, and is it the \
                  exchange port?"
+            }
+            Self::NoCredentials => {
+                "who refuses has no certificate yet: its log says what keeps it from one"
             }
             Self::Other => "the handshake failed",
         }
@@ -131,6 +139,7 @@ impl Reason {
             | AlertDescription::HandshakeFailure
             | AlertDescription::UnexpectedMessage
             | AlertDescription::DecodeError => Self::Protocol,
+            AlertDescription::AccessDenied => Self::NoCredentials,
             _ => Self::Other,
         }
     }
@@ -178,6 +187,15 @@ impl Refused {
             reason: Reason::Protocol,
             by: By::Us,
             detail: detail.to_owned(),
+        }
+    }
+
+    /// There is nothing to shake hands with yet.
+    pub(super) fn no_credentials() -> Self {
+        Self {
+            reason: Reason::NoCredentials,
+            by: By::Us,
+            detail: "the authority of the release is not known here".to_owned(),
         }
     }
 

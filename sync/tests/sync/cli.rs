@@ -23,18 +23,23 @@ pub(crate) async fn is_refused(arguments: &[&str], exit: i32, part: &str) {
 }
 
 #[tokio::test]
-async fn what_is_not_there_yet_is_a_usage_error_that_says_what_to_do() {
-    let fixed = "--discovery=fixed:127.0.0.1:1";
-    is_refused(&["serve", fixed], 2, "`--tls off`").await;
-    is_refused(&["serve", fixed, "--tls=auto"], 2, "`--tls off`").await;
-    is_refused(&["serve", fixed, "--tls=auto"], 2, "files:DIR").await;
-    is_refused(&["exchange", "127.0.0.1:1"], 2, "`--tls off`").await;
-}
-
-#[tokio::test]
 async fn who_is_not_in_a_cluster_is_told_how_to_ask_for_its_pods() {
     let kubernetes = ["serve", "--tls=off", "--discovery=kubernetes"];
     is_refused(&kubernetes, 1, "--kubeconfig FILE").await;
+}
+
+#[tokio::test]
+async fn an_own_authority_without_kubernetes_says_what_to_do() {
+    let fixed = "--discovery=fixed:127.0.0.1:1";
+    let ports = ["--listen=127.0.0.1:0", "--ops-listen=127.0.0.1:0"];
+    for part in ["--tls off", "--tls files:DIR", "--kubeconfig"] {
+        is_refused(&["serve", fixed, ports[0], ports[1]], 1, part).await;
+        is_refused(&["exchange", "127.0.0.1:1"], 1, part).await;
+    }
+    is_refused(&["authority", "show"], 1, "--kubeconfig").await;
+    is_refused(&["authority", "adopt", "no-uuid"], 2, "UUID").await;
+    let short = ["serve", fixed, "--leaf-lifetime=1s"];
+    is_refused(&short, 2, "must be 10s to 7days").await;
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@
     reason = "what fails here is the test, also where a helper of it unwraps"
 )]
 
+mod api;
 mod authority;
+mod auto;
 mod cli;
 mod exchange;
 mod hostile_clients;

@@ -34,6 +34,10 @@ pub(crate) struct Spec {
     pub(crate) manager_cluster: &'static str,
     pub(crate) fanout: usize,
     pub(crate) tls: String,
+    /// Further flags.
+    pub(crate) flags: Vec<String>,
+    /// How long its certificates last, where a flag would not allow it.
+    pub(crate) leaf_lifetime: Option<Duration>,
     pub(crate) bounds: Bounds,
 }
 
@@ -51,6 +55,8 @@ impl Default for Spec {
             manager_cluster: CLUSTER,
             fanout: 4,
             tls: "off".to_owned(),
+            flags: Vec::new(),
+            leaf_lifetime: None,
             bounds,
         }
     }
@@ -137,15 +143,30 @@ impl Sync {
     }
 }
 
+impl Pod {
+    /// Starts one whose manager is there already.
+    pub(crate) async fn beside(manager: StandIn, spec: &Spec, peers: &[&Address]) -> Self {
+        let bound = bind(&manager.url(), spec).await;
+        let peers = peers.iter().map(|address| Address::clone(address));
+        bound.node().book().replace(peers);
+        let sync = Sync::run(bound);
+        manager.followed().await;
+        Self { manager, sync }
+    }
+}
+
 async fn bind(manager: &str, spec: &Spec) -> Bound {
-    let more = [
+    let mut more = vec![
         format!("--cluster={}", spec.cluster),
         format!("--push-fanout={}", spec.fanout),
         format!("--tls={}", spec.tls),
     ];
-    serve::bind(serve_args(manager, &more), spec.bounds)
-        .await
-        .unwrap()
+    more.extend(spec.flags.iter().cloned());
+    let mut args = serve_args(manager, &more);
+    if let Some(lifetime) = spec.leaf_lifetime {
+        args.ends.authority.leaf_lifetime = lifetime;
+    }
+    serve::bind(args, spec.bounds).await.unwrap()
 }
 
 /// Starts pods that know one another, themselves included, as those of a fixed list do.

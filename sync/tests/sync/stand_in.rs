@@ -16,15 +16,15 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use futures_util::stream;
 use peer_table::contract::{
-    Batch, BatchBuilder, FeedPart, FingerprintPage, MergeAnswer, Records, RecordsRequest, State,
-    TableState, fingerprints_from_bytes, fingerprints_to_bytes, merged_code,
+    Batch, BatchBuilder, Bind, FeedPart, FingerprintPage, MergeAnswer, Records, RecordsRequest,
+    State, TableState, fingerprints_from_bytes, fingerprints_to_bytes, merged_code,
 };
 use peer_table::feed::{Changed, FeedLimits, Revision, Via};
 use peer_table::sketch::{self, Sketch};
 use peer_table::table::{Digest, Limits, NewContent, Plan, Precondition, TableSpec};
 use peer_table::{
-    Clock, ClusterId, Contact, Content, Entry, Fingerprint, FingerprintKey, Key, OriginId, Reading,
-    StoreId, Table, WallTime, peers,
+    Binding, Clock, ClusterId, Contact, Content, Entry, Fingerprint, FingerprintKey, Key, OriginId,
+    Reading, StoreId, Table, WallTime, peers,
 };
 use prost::Message;
 use tokio::net::TcpListener;
@@ -53,9 +53,9 @@ pub(crate) struct StandIn {
 #[derive(Debug)]
 struct Shared {
     cluster: ClusterId,
+    binding: Mutex<Option<Binding>>,
     store: StoreId,
     origin: OriginId,
-    key_check: u64,
     peer_id: Key,
     inner: Mutex<Inner>,
     revision: watch::Sender<Revision>,
@@ -69,6 +69,18 @@ struct Inner {
     table: Table,
     clock: Clock,
     entries: BTreeMap<Key, Entry>,
+}
+
+fn empty_table(fingerprint_key: FingerprintKey) -> Table {
+    Table::new(TableSpec {
+        name: peers::table_name(),
+        fingerprint_key,
+        check_content: |_, _| Ok(()),
+        limits: Limits::default(),
+        sketch_symbols: Sketch::LEN,
+        epoch: wall::random(),
+        feed: FeedLimits::default(),
+    })
 }
 
 fn random_id() -> [u8; 16] {
@@ -87,19 +99,11 @@ impl StandIn {
         let fingerprint_key = FingerprintKey::of_cluster(&cluster);
         let origin = OriginId::from_bytes(random_id());
         let store = StoreId::from_bytes(random_id());
-        let table = Table::new(TableSpec {
-            name: peers::table_name(),
-            fingerprint_key: fingerprint_key.clone(),
-            check_content: |_, _| Ok(()),
-            limits: Limits::default(),
-            sketch_symbols: Sketch::LEN,
-            epoch: wall::random(),
-            feed: FeedLimits::default(),
-        });
+        let table = empty_table(fingerprint_key);
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             cluster,
-            key_check: fingerprint_key.check(),
+            binding: Mutex::default(),
             store,
             origin,
             peer_id: format!("peer-of-{store}").parse().unwrap(),
@@ -122,6 +126,7 @@ impl StandIn {
             .route("/v1/sync/tables/peers/merge", post(merge))
             .route("/v1/sync/feed", get(feed))
             .route("/v1/peers/{id}/contact", post(contact))
+            .route("/v1/sync/authority", post(bind))
             .route("/metrics", get(async || METRICS))
             .layer(axum::extract::DefaultBodyLimit::max(8 << 20))
             .with_state(Arc::clone(&shared));
@@ -217,6 +222,22 @@ impl StandIn {
         self.shared.contacts.borrow().clone()
     }
 
+    /// The cluster that it is of, and the authority that it is bound to.
+    pub(crate) fn cluster(&self) -> String {
+        self.shared.state(0).cluster
+    }
+
+    /// As if its store had been bound to nothing: emptied, or another one.
+    pub(crate) fn unbind(&self) {
+        *self.shared.binding.lock().unwrap() = None;
+    }
+
+    /// Binds it, as a sync of another release did.
+    pub(crate) fn bind_to(&self, binding: Binding) {
+        self.shared.rebuild(binding.fingerprint_key.clone());
+        *self.shared.binding.lock().unwrap() = Some(binding);
+    }
+
     /// Ends it; its port is free then.
     pub(crate) async fn end(self) {
         self.stop.cancel();
@@ -243,18 +264,44 @@ impl Shared {
         result
     }
 
+    /// Makes the table anew under this key of fingerprints.
+    fn rebuild(&self, key: FingerprintKey) {
+        let entries = {
+            let mut inner = self.inner.lock().unwrap();
+            inner.table = empty_table(key);
+            std::mem::take(&mut inner.entries)
+        };
+        self.change(wall::now(), |plan| {
+            for (key, entry) in entries {
+                plan.merge(&key, entry, Via::Exchange);
+            }
+        });
+    }
+
     fn state(&self, symbols: usize) -> State {
+        let binding = self.binding.lock().unwrap().clone();
+        let (cluster, key, authority) = match binding {
+            Some(binding) => (
+                binding.cluster(&self.cluster).unwrap(),
+                binding.fingerprint_key.check(),
+                binding.authority.as_bytes().to_vec(),
+            ),
+            None => {
+                let key = FingerprintKey::of_cluster(&self.cluster);
+                (self.cluster.clone(), key.check(), Vec::new())
+            }
+        };
         let inner = self.inner.lock().unwrap();
         let mut encoded = Vec::new();
         sketch::encode(inner.table.sketch().symbols(0..symbols), &mut encoded);
         State {
-            cluster: self.cluster.to_string(),
-            key_check: self.key_check,
+            cluster: cluster.to_string(),
+            key_check: key,
             store: self.store.as_bytes().to_vec(),
             origin: self.origin.as_bytes().to_vec(),
             set_digest: 0,
             peer_id: self.peer_id.to_string(),
-            authority: Vec::new(),
+            authority,
             tables: vec![TableState {
                 name: inner.table.name().to_string(),
                 digest: inner.table.digest().into(),
@@ -273,6 +320,22 @@ fn number<T: std::str::FromStr>(asked: &Asked, name: &str) -> Option<T> {
 async fn state(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> Vec<u8> {
     let symbols = number(&asked, "symbols").unwrap();
     shared.state(symbols).encode_to_vec()
+}
+
+async fn bind(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Response {
+    let (wanted, adopts) = Bind::decode(body).unwrap().into_parts().unwrap();
+    let held = shared.binding.lock().unwrap().clone();
+    match held {
+        Some(held) if held == wanted => {}
+        Some(held) if !adopts.contains(&held.authority) => {
+            return (StatusCode::CONFLICT, format!("bound to {}", held.authority)).into_response();
+        }
+        _ => {
+            shared.rebuild(wanted.fingerprint_key.clone());
+            *shared.binding.lock().unwrap() = Some(wanted);
+        }
+    }
+    shared.state(0).encode_to_vec().into_response()
 }
 
 async fn fingerprints(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> Vec<u8> {
@@ -384,7 +447,8 @@ impl Feed {
     async fn next(&mut self) -> Option<FeedPart> {
         loop {
             let begun = std::mem::replace(&mut self.begun, true);
-            let batch = self.changes();
+            // A table that was made anew has a feed of its own.
+            let batch = self.changes()?;
             if !begun || batch.is_some() {
                 let revision = self.at.to_string();
                 return Some(FeedPart { revision, batch });
@@ -396,15 +460,16 @@ impl Feed {
         }
     }
 
-    fn changes(&mut self) -> Option<Batch> {
+    /// What was not told yet; `None` if that cannot be told any more.
+    fn changes(&mut self) -> Option<Option<Batch>> {
         let inner = self.open.0.inner.lock().unwrap();
-        let changes = inner.table.feed().since(self.at, 256).unwrap();
+        let changes = inner.table.feed().since(self.at, 256).ok()?;
         self.at = changes.last().map_or(self.at, |(revision, _)| *revision);
         let fresh: Vec<_> = changes
             .into_iter()
             .filter(|(_, change)| change.via == Via::Local && change.what == Changed::Body)
             .map(|(_, change)| (change.key.clone(), change.entry.clone()))
             .collect();
-        (!fresh.is_empty()).then(|| Batch::new(inner.table.name(), fresh))
+        Some((!fresh.is_empty()).then(|| Batch::new(inner.table.name(), fresh)))
     }
 }

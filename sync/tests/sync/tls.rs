@@ -46,13 +46,13 @@ pub(crate) async fn refused(sync: &Sync, side: &str, reason: &str) -> u64 {
 }
 
 /// Waits until it was counted: one side may know before the other.
-async fn counts_refused(sync: &Sync, side: &str, reason: &str) {
+pub(crate) async fn counts_refused(sync: &Sync, side: &str, reason: &str) {
     let refused = format!("udht_tls_refused_total{{reason=\"{reason}\",side=\"{side}\"}}");
     sync.counts(&refused, 1).await;
 }
 
 /// Exchanges with what is at the address of `with`, and is refused.
-async fn exchange_refused(pod: &Pod, with: &str) -> Refused {
+pub(crate) async fn exchange_refused(pod: &Pod, with: &str) -> Refused {
     let error = pod.sync.node.exchange(&with.parse().unwrap()).await;
     let error = error.unwrap_err();
     let said = chain(&error);
@@ -68,17 +68,18 @@ async fn exchange_refused(pod: &Pod, with: &str) -> Refused {
 /// Connects by TLS; with TLS 1.3 that says nothing yet of what the other side thinks.
 pub(crate) async fn connect(
     pod: &Pod,
+    name: &str,
     config: Arc<ClientConfig>,
 ) -> io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(pod.sync.address.as_str()).await?;
-    let name = ServerName::try_from(NAME).unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(config).connect(name, stream).await
 }
 
 /// Connects, asks and is refused.
-pub(crate) async fn knock(pod: &Pod, config: Arc<ClientConfig>) -> String {
+pub(crate) async fn knock(pod: &Pod, name: &str, config: Arc<ClientConfig>) -> String {
     let knocked = async {
-        let mut stream = connect(pod, config).await?;
+        let mut stream = connect(pod, name, config).await?;
         stream.write_all(ASK).await?;
         stream.read_u8().await
     };
@@ -141,7 +142,7 @@ async fn the_exact_cluster_id_is_still_compared_where_two_ids_have_one_name() {
 #[tokio::test]
 async fn a_client_without_a_certificate_is_refused_and_counted() {
     let (authority, _folders, [a]) = of_one().await;
-    let said = knock(&a, client(&authority, None, &TLS13)).await;
+    let said = knock(&a, NAME, client(&authority, None, &TLS13)).await;
     assert!(said.contains("CertificateRequired"), "{said}");
     assert_eq!(refused(&a.sync, "server", "no_certificate").await, 1);
 }
@@ -203,7 +204,7 @@ async fn a_server_of_another_cluster_is_refused_by_its_name() {
 async fn a_client_of_another_cluster_is_refused_by_its_name() {
     let (authority, _folders, [a]) = of_one().await;
     let other = authority.leaf_with("other-udht.udht.internal", |_| ());
-    let said = knock(&a, client(&authority, Some(&other), &TLS13)).await;
+    let said = knock(&a, NAME, client(&authority, Some(&other), &TLS13)).await;
     assert!(said.contains("BadCertificate"), "{said}");
     assert_eq!(refused(&a.sync, "server", "name").await, 1);
 }
@@ -212,7 +213,7 @@ async fn a_client_of_another_cluster_is_refused_by_its_name() {
 async fn who_has_expired_is_refused_on_either_side() {
     let (authority, _folders, [a]) = of_one().await;
     let expired = authority.expired_leaf();
-    let said = knock(&a, client(&authority, Some(&expired), &TLS13)).await;
+    let said = knock(&a, NAME, client(&authority, Some(&expired), &TLS13)).await;
     assert!(said.contains("CertificateExpired"), "{said}");
     assert_eq!(refused(&a.sync, "server", "expired").await, 1);
 
@@ -240,12 +241,12 @@ async fn serve_once(leaf: &Leaf) -> (String, tokio::task::JoinHandle<String>) {
 async fn an_older_version_of_tls_is_refused() {
     let (authority, _folders, [a]) = of_one().await;
     let leaf = authority.leaf();
-    let said = knock(&a, client(&authority, Some(&leaf), &TLS12)).await;
+    let said = knock(&a, NAME, client(&authority, Some(&leaf), &TLS12)).await;
     assert!(said.contains("ProtocolVersion"), "{said}");
     assert_eq!(refused(&a.sync, "server", "protocol").await, 1);
     // It is for its version alone.
     let config = client(&authority, Some(&leaf), &TLS13);
-    let mut stream = connect(&a, config).await.unwrap();
+    let mut stream = connect(&a, NAME, config).await.unwrap();
     stream.write_all(ASK).await.unwrap();
     assert_eq!(stream.read_u8().await.unwrap(), b'H');
 }
@@ -255,7 +256,7 @@ async fn no_session_is_ever_resumed() {
     let (authority, _folders, [a]) = of_one().await;
     let config = client(&authority, Some(&authority.leaf()), &TLS13);
     for _ in 0..3 {
-        let mut stream = connect(&a, Arc::clone(&config)).await.unwrap();
+        let mut stream = connect(&a, NAME, Arc::clone(&config)).await.unwrap();
         stream.write_all(ASK).await.unwrap();
         stream.read_u8().await.unwrap();
         let kind = stream.get_ref().1.handshake_kind();

@@ -18,7 +18,7 @@ const RELOADED: &str = "udht_tls_reloads_total{result=\"ok\"}";
 const FAILED: &str = "udht_tls_reloads_total{result=\"failed\"}";
 
 /// Exchanges one after the other, until told to stop; none may fail.
-fn exchange_on(
+pub(crate) fn exchange_on(
     node: &Arc<Node>,
     with: &Address,
     stop: &Arc<AtomicBool>,
@@ -44,7 +44,7 @@ async fn an_authority_is_replaced_while_exchanges_go_on_and_none_is_dropped() {
     let mut loops = [(&a, &b), (&b, &a)]
         .map(|(one, other)| exchange_on(&one.sync.node, &other.sync.address, &stop));
     // Whoever was let in before.
-    let mut early = connect(&b, client(&old, Some(&old_leaf), &TLS13))
+    let mut early = connect(&b, NAME, client(&old, Some(&old_leaf), &TLS13))
         .await
         .unwrap();
     early.write_all(ASK).await.unwrap();
@@ -77,7 +77,7 @@ async fn an_authority_is_replaced_while_exchanges_go_on_and_none_is_dropped() {
     // It has heard its answer, and is closed.
     let mut rest = Vec::new();
     let _ = soon("the old guest is closed", early.read_to_end(&mut rest)).await;
-    let said = knock(&b, client(&new, Some(&old_leaf), &TLS13)).await;
+    let said = knock(&b, NAME, client(&new, Some(&old_leaf), &TLS13)).await;
     assert!(said.contains("UnknownCA"), "{said}");
     assert_eq!(refused(&b.sync, "server", "unknown_authority").await, 2);
     for pod in [&a, &b] {
