@@ -50,6 +50,7 @@ bench: ## (not yet) the benchmarks, each beside the figure that it is to reach
 
 render: ## k8s/ written anew from the chart
 	@.ci/render
+	@tests/observe.py --render
 
 image: setup ## the two container images, as archives in target/images and in docker; IMAGE_TAG=.. names them
 	@.ci/image

@@ -65,7 +65,10 @@ kubectl --context $context -n $namespace exec $name-0 -c manager -- /udht-manage
 kubectl --context $context -n $namespace exec $name-0 -c sync -- /udht-sync peers
 kubectl --context $context -n $namespace port-forward $name-0 3002      # then http://127.0.0.1:3002
 END
-[ ! -e k8s/prometheus.yaml ] || echo "kubectl --context $context apply -f k8s/prometheus.yaml   # figures and alerts"
+cat <<END
+sed 's/_tcp.udht/_tcp.$name/' k8s/prometheus.yaml | kubectl --context $context -n $namespace apply -f k8s/prometheus-rules.yaml -f -
+kubectl --context $context -n $namespace port-forward deployment/prometheus 9090      # figures and alerts
+END
 cat <<END
 
 Be rid of it:
