@@ -30,6 +30,11 @@ contract: setup ## a running manager against its own OpenAPI document, by schema
 	@cargo build --workspace --bins --tests
 	@.ci/contract
 
+# Built as for `make test`, so that nothing is compiled twice.
+e2e: setup ## the release on a kind cluster, from end to end, with images made anew; E2E_ARGS="--only scale" is one step
+	@cargo build --workspace --bins --tests
+	@.ci/e2e $(E2E_ARGS)
+
 check: setup tools ## formatting, lints, documentation, layering, licences, spelling: all that is not a test
 	@PATH="$(TOOLS_DIR)/bin:$$PATH" .ci/check
 
@@ -54,9 +59,6 @@ render: ## k8s/ written anew from the chart
 
 image: setup ## the two container images, as archives in target/images and in docker; IMAGE_TAG=.. names them
 	@.ci/image
-
-e2e: ## (not yet) the tests that need a Kubernetes cluster
-	$(call not_yet,the tests on a Kubernetes cluster)
 
 fuzz: ## (not yet) fuzzing of everything that reads foreign bytes
 	$(call not_yet,the fuzz targets)

@@ -1,5 +1,7 @@
-//! Real processes for the tests and the demo: pods of a manager and a sync each, on loopback.
+//! Real processes for the tests and the demo: pods of a manager and a sync each, on loopback; and a
+//! real cluster for the tests that need one.
 
+pub mod cluster;
 pub mod http;
 pub mod pod;
 pub mod process;

@@ -1,0 +1,130 @@
+//! What an uninstall leaves behind, and what comes back upon it.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use udht_tests::cluster::kubectl::Kubectl;
+use udht_tests::cluster::wait::until;
+
+use crate::world::{SOON, World, record, wait_for_status};
+
+/// All objects of the namespace that belong to this release.
+fn objects(kubectl: &Kubectl, release: &str) -> Result<Vec<String>> {
+    let kinds = kubectl.say("api-resources --namespaced --verbs=list,delete --output=name")?;
+    let kinds: Vec<_> = kinds
+        .lines()
+        .filter(|kind| !kind.starts_with("events"))
+        .collect();
+    let list = kubectl.get(&format!("{} --ignore-not-found", kinds.join(",")))?;
+    let label = "app.kubernetes.io/instance";
+    let mine = |object: &&Value| {
+        let metadata = &object["metadata"];
+        metadata["labels"][label] == release || metadata["labels"]["name"] == release
+    };
+    let items = list["items"].as_array().context("no list")?;
+    Ok(items
+        .iter()
+        .filter(mine)
+        .map(|object| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_lowercase();
+            format!(
+                "{}/{}",
+                text(&object["kind"]),
+                text(&object["metadata"]["name"])
+            )
+        })
+        .collect())
+}
+
+pub(crate) fn nothing_is_left_but_what_was_promised(world: &mut World) -> Result<()> {
+    let kubectl = world.release.kubectl.clone();
+    let fleeting = world.beside("fleeting");
+    let lasting = world.beside("lasting");
+    let embedded = "replicas: 2\nstore: embedded";
+    fleeting
+        .helm
+        .install(&fleeting.name, &world.values(embedded))?;
+    let had = objects(&kubectl, &fleeting.name)?;
+    fleeting.helm.uninstall(&fleeting.name)?;
+    until("nothing is left of it", SOON, || {
+        let left = objects(&kubectl, &fleeting.name)?;
+        ensure!(left.is_empty(), "{}", left.join(", "));
+        Ok(())
+    })?;
+    world.saw(&format!(
+        "a release with ephemeral volumes was {} objects, and is none after its uninstall",
+        had.len()
+    ));
+
+    let values = world.values(&format!(
+        "{embedded}\npersistence: {{enabled: true, size: 64Mi}}"
+    ));
+    lasting.helm.install(&lasting.name, &values)?;
+    let mut reaches = lasting.reaches(&lasting.wait_until_ready(2)?);
+    reaches[0].put("/v1/peers/kept", &record("kept"))?.ok()?;
+    wait_for_status(&mut reaches, "kept", 200)?;
+    lasting.helm.uninstall(&lasting.name)?;
+    let fullname = lasting.fullname();
+    let promised = [
+        format!("persistentvolumeclaim/data-{fullname}-0"),
+        format!("persistentvolumeclaim/data-{fullname}-1"),
+        format!("secret/{fullname}-authority"),
+    ];
+    until("only claims and authority are left", SOON, || {
+        let mut left = objects(&kubectl, &lasting.name)?;
+        left.sort();
+        ensure!(left == promised, "{}", left.join(", "));
+        Ok(())
+    })?;
+    world.saw("a release with claims leaves them, and the authority that fits them, as promised");
+    lasting.helm.install(&lasting.name, &values)?;
+    let mut reaches = lasting.reaches(&lasting.wait_until_ready(2)?);
+    wait_for_status(&mut reaches, "kept", 200)?;
+    world.saw("installed again upon both, it has its records");
+
+    lasting.helm.uninstall(&lasting.name)?;
+    until("its pods are gone", SOON, || {
+        let left = lasting.pods()?.len();
+        ensure!(left == 0, "{left} are left");
+        Ok(())
+    })?;
+    let old = kubectl.get(&format!("secret {fullname}-authority"))?;
+    kubectl.say(&format!("delete secret {fullname}-authority"))?;
+    ensure!(!old["data"].is_null(), "the authority's Secret was empty");
+    lasting.helm.begin_install(&lasting.name, &values)?;
+    let pod = lasting.pod_name(0);
+    let refusal = until(
+        "it refuses to mix the volumes with a new authority",
+        SOON,
+        || {
+            let log = kubectl.say(&format!("logs {pod} -c sync"))?;
+            let line = log.lines().rfind(|line| line.contains("authority adopt"));
+            line.map(str::to_owned)
+                .with_context(|| log.trim().to_owned())
+        },
+    )?;
+    ensure!(
+        lasting.pods()?.iter().all(|pod| !pod.ready),
+        "a pod is ready upon the volumes of another authority"
+    );
+    world.saw("upon the volumes alone, with a new authority, no pod becomes ready, and the log says what to do");
+    let uuid = refusal
+        .split("authority adopt ")
+        .nth(1)
+        .map(|rest| {
+            rest.chars()
+                .take_while(|it| it.is_ascii_hexdigit() || *it == '-')
+        })
+        .context("no UUID behind it")?
+        .collect::<String>();
+    let command = ["/udht-sync", "authority", "adopt", &uuid];
+    kubectl.exec(&pod, "sync", command).output()?;
+    let mut reaches = lasting.reaches(&lasting.wait_until_ready(2)?);
+    wait_for_status(&mut reaches, "kept", 200)?;
+    world.saw(&format!(
+        "kubectl exec {pod} -c sync -- {}: all ready, with their records",
+        command.join(" ")
+    ));
+    lasting.helm.uninstall(&lasting.name)?;
+    kubectl.say(&format!("delete {} --wait=false", promised.join(" ")))?;
+    Ok(())
+}
