@@ -1,11 +1,26 @@
-//! This pod's own record, as it is made and kept at each start.
+//! This pod's own record, as it is made at each start and kept while the pod runs.
 
-use peer_table::Contact;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use peer_table::peers::{Draft, InvalidField, Peer};
 use peer_table::table::{Match, Precondition};
+use peer_table::{Contact, Version};
 
 use crate::config::IdentityArgs;
+use tokio::time::{Instant, sleep};
+
 use crate::owner::{Operation, Owner, OwnerError, Write, WriteError};
+
+/// How often an own record that the table did not take is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How long the peers have to bring the own record back after the store was opened anew.
+const RETURNS_WITHIN: Duration = Duration::from_secs(15);
+/// How long an own record that somebody else has changed or deleted is left so, at first and at the
+/// most: two pods that both take it for theirs must not fight without a pause.
+const RESTORE_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
+/// After so long without such a change the pause is the first again.
+const CALM: Duration = Duration::from_mins(5);
 
 /// What became of the own record at a start.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -34,15 +49,130 @@ pub enum IdentityError {
     Owner(#[from] OwnerError),
 }
 
+/// Keeps the own record as it should be, until nothing can be kept any more: the owner ends, or the
+/// pod leaves. `is_settled` is whether the table has it.
+///
+/// It is written again when it was not taken, when the store was opened anew and the peers did not
+/// bring it back, and when somebody else has deleted or replaced it: peers that took this pod for
+/// gone, or an earlier opening of this store. What the application beside this manager writes or
+/// deletes is its own affair; a deletion holds until the next start.
+pub async fn keep(owner: Owner, args: IdentityArgs, mut is_settled: bool) {
+    let mut revisions = owner.subscribe();
+    let mut origin = owner.origin();
+    let mut seen = owner.own_version().map(|(version, ..)| version);
+    let mut latest = own_draft(&owner).await;
+    let mut pauses = Pauses::default();
+    loop {
+        if !is_settled {
+            sleep(RETRY_PAUSE).await;
+            is_settled = is_done(settle(&owner, &args, latest.as_ref()).await).unwrap_or(true);
+            continue;
+        }
+        if revisions.changed().await.is_err() || owner.is_leaving() {
+            return;
+        }
+        if owner.origin() != origin {
+            origin = owner.origin();
+            sleep(RETURNS_WITHIN).await;
+            is_settled = false;
+            continue;
+        }
+        match news(&owner, &mut seen) {
+            News::None => {}
+            News::Own => latest = own_draft(&owner).await,
+            News::Foreign => {
+                tracing::warn!(
+                    "somebody else has changed this pod's own record: it is written again"
+                );
+                sleep(pauses.next(Instant::now())).await;
+                is_settled = owner.is_leaving()
+                    || is_done(settle(&owner, &args, latest.as_ref()).await).unwrap_or(true);
+            }
+        }
+    }
+}
+
+/// Who wrote the own record last.
+enum News {
+    /// It is as it was.
+    None,
+    /// This opening of the store did.
+    Own,
+    /// Somebody else did.
+    Foreign,
+}
+
+fn news(owner: &Owner, seen: &mut Option<Version>) -> News {
+    match owner.own_version() {
+        Some((version, ..)) if *seen == Some(version) => News::None,
+        Some((version, _, is_own)) => {
+            *seen = Some(version);
+            if is_own { News::Own } else { News::Foreign }
+        }
+        None => News::None,
+    }
+}
+
+/// Pauses that double from one to the next, and begin anew after a calm.
+#[derive(Default)]
+struct Pauses(Option<(Instant, Duration)>);
+
+impl Pauses {
+    fn next(&mut self, now: Instant) -> Duration {
+        let [first, longest] = RESTORE_PAUSE;
+        let pause = match self.0 {
+            Some((last, pause)) if now.duration_since(last) < CALM => (pause * 2).min(longest),
+            _ => first,
+        };
+        self.0 = Some((now, pause));
+        pause
+    }
+}
+
+async fn own_draft(owner: &Owner) -> Option<Draft> {
+    let key = owner.own_key();
+    let entry = owner.get(&key).await.ok().flatten()?;
+    let peer = Peer::from_entry(&key, &entry).ok().flatten()?;
+    Some(draft_of(&peer))
+}
+
+/// Whether nothing is left to do about the own record, which is said in the log.
+pub fn is_done(result: Result<Settled, IdentityError>) -> Result<bool, IdentityError> {
+    match result {
+        Ok(Settled::Kept) => {}
+        Ok(Settled::Written) => tracing::info!("wrote this pod's own record"),
+        Ok(Settled::Missing) => {
+            tracing::info!(
+                "this pod has no record of its own: give --peer-ip, or PUT /v1/identity"
+            );
+        }
+        Err(invalid @ IdentityError::Invalid(_)) => return Err(invalid),
+        Err(IdentityError::Refused(error)) => {
+            tracing::warn!(%error, "this pod's own record was not written; it is tried again");
+            return Ok(false);
+        }
+        Err(IdentityError::Owner(error)) => {
+            tracing::warn!(%error, "this pod's own record was not written; it is tried again");
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Writes the own record, if there is none or if `args` says otherwise than it does. What `args`
-/// does not name stays as it was.
-pub async fn settle(owner: &Owner, args: &IdentityArgs) -> Result<Settled, IdentityError> {
+/// does not name stays as it was, or as it was in `latest` where there is none.
+pub async fn settle(
+    owner: &Owner,
+    args: &IdentityArgs,
+    latest: Option<&Draft>,
+) -> Result<Settled, IdentityError> {
     let key = &owner.own_key();
     let held = owner.get(key).await?;
     let peer = held
         .as_ref()
         .and_then(|entry| Peer::from_entry(key, entry).ok().flatten());
-    let Some(wanted) = wanted(args, peer.as_ref()) else {
+    let before = peer.as_ref().map(draft_of).or_else(|| latest.cloned());
+    let Some(wanted) = wanted(args, before, owner.own_labels()) else {
         return Ok(Settled::Missing);
     };
     wanted.check().map_err(IdentityError::Invalid)?;
@@ -65,16 +195,21 @@ pub async fn settle(owner: &Owner, args: &IdentityArgs) -> Result<Settled, Ident
     }
 }
 
-/// What the record should say; `None` if there is none and no address to make one of.
-fn wanted(args: &IdentityArgs, held: Option<&Peer>) -> Option<Draft> {
+/// What the record should say that said `before`; `None` if there was none and there is no address
+/// to make one of. `of_pod` are the labels that say which pod it is.
+fn wanted(
+    args: &IdentityArgs,
+    before: Option<Draft>,
+    of_pod: &BTreeMap<String, String>,
+) -> Option<Draft> {
     let IdentityArgs {
         peer_name,
         peer_ip,
         peer_port,
         peer_label,
     } = args;
-    let mut draft = match (held, peer_ip) {
-        (Some(held), _) => draft_of(held),
+    let mut draft = match (before, peer_ip) {
+        (Some(before), _) => before,
         (None, Some(ip)) => Draft {
             name: host_name(),
             ip: *ip,
@@ -96,6 +231,7 @@ fn wanted(args: &IdentityArgs, held: Option<&Peer>) -> Option<Draft> {
         .iter()
         .map(|it| (it.key.clone(), it.value.clone()));
     draft.labels.extend(labels);
+    draft.labels.extend(of_pod.clone());
     Some(draft)
 }
 

@@ -156,24 +156,28 @@ impl Metrics {
             )),
             registry: registry.clone(),
         };
+        metrics.begin_at_zero();
+        Ok(metrics)
+    }
+
+    /// Makes each label whose values are known, so that a rate is not missing before the first event.
+    fn begin_at_zero(&self) {
         for result in WRITE_RESULTS {
-            metrics.writes.with_label_values(&[result]);
+            self.writes.with_label_values(&[result]);
         }
         for operation in STORE_OPERATIONS {
-            metrics.store_errors.with_label_values(&[operation]);
-            metrics.store_seconds.with_label_values(&[operation]);
+            self.store_errors.with_label_values(&[operation]);
+            self.store_seconds.with_label_values(&[operation]);
         }
         for change in Change::ALL {
-            metrics.store_reopened.with_label_values(&[change.word()]);
+            self.store_reopened.with_label_values(&[change.word()]);
         }
         for via in [Via::Push, Via::Exchange] {
             for merged in merged_all() {
-                metrics
-                    .merges
+                self.merges
                     .with_label_values(&[via_word(via), merged_word(merged)]);
             }
         }
-        Ok(metrics)
     }
 
     /// Counts a record from a peer.

@@ -11,21 +11,17 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{IdentityArgs, ServeArgs};
-use crate::identity::{self, IdentityError, Settled, host_name};
+use crate::identity::{self, IdentityError, host_name};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::owner::{self, Owner, OwnerConfig};
 use crate::server::{self, App, drawn_id};
 use crate::store::{self, Draw, StoreError};
 
-/// How often an own record that the table did not take is tried again.
-const IDENTITY_PAUSE: Duration = Duration::from_secs(5);
-/// How long the peers have to bring the own record back after the store was opened anew.
-const IDENTITY_RETURNS: Duration = Duration::from_secs(15);
 /// How long the owner may take at the end for what is in its queue.
 const OWNER_GRACE: Duration = Duration::from_secs(5);
 
@@ -151,56 +147,17 @@ async fn listen_on(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Ser
     Ok((listener, address))
 }
 
-/// Sees to the own record: at once if the table takes it, and if it does not, as soon as it does;
-/// again each time that the store was opened anew.
+/// Sees to the own record: at once if the table takes it, and from then on.
 async fn settle(
     owner: &Owner,
     args: IdentityArgs,
     stopping: &CancellationToken,
 ) -> Result<(), IdentityError> {
-    let mut is_settled = settled(identity::settle(owner, &args).await)?;
-    let (owner, stopping) = (owner.clone(), stopping.clone());
-    let mut origin = owner.origin();
-    let keeping = async move {
-        let mut revisions = owner.subscribe();
-        loop {
-            if !is_settled {
-                sleep(IDENTITY_PAUSE).await;
-                is_settled = !matches!(settled(identity::settle(&owner, &args).await), Ok(false));
-            } else if revisions.changed().await.is_err() {
-                return;
-            } else if owner.origin() != origin {
-                origin = owner.origin();
-                sleep(IDENTITY_RETURNS).await;
-                is_settled = false;
-            }
-        }
-    };
+    let is_settled = identity::is_done(identity::settle(owner, &args, None).await)?;
+    let keeping = identity::keep(owner.clone(), args, is_settled);
+    let stopping = stopping.clone();
     tokio::spawn(async move { stopping.run_until_cancelled(keeping).await });
     Ok(())
-}
-
-/// Whether nothing is left to do about the own record.
-fn settled(result: Result<Settled, IdentityError>) -> Result<bool, IdentityError> {
-    match result {
-        Ok(Settled::Kept) => {}
-        Ok(Settled::Written) => tracing::info!("wrote this pod's own record"),
-        Ok(Settled::Missing) => {
-            tracing::info!(
-                "this pod has no record of its own: give --peer-ip, or PUT /v1/identity"
-            );
-        }
-        Err(invalid @ IdentityError::Invalid(_)) => return Err(invalid),
-        Err(IdentityError::Refused(error)) => {
-            tracing::warn!(%error, "this pod's own record was not written; it is tried again");
-            return Ok(false);
-        }
-        Err(IdentityError::Owner(error)) => {
-            tracing::warn!(%error, "this pod's own record was not written; it is tried again");
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// The signals that end the program.

@@ -258,7 +258,8 @@ pub fn parse_and_run() -> ExitCode {
 
 async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
     match verb {
-        Verb::Serve(args) => serve(*args).await,
+        // All that goes on in a sync is one future, too large to be carried about.
+        Verb::Serve(args) => Box::pin(serve(*args)).await,
         Verb::Peers(AskArgs { ops, output }) => {
             let (_, body) = ask(&ops.url, PEERS_PATH).await?;
             match output {

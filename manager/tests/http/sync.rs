@@ -11,7 +11,7 @@ use prost::Message;
 
 use crate::support::{Answer, Call, Manager, Open, peer};
 
-const MERGE: &str =
+pub const MERGE: &str =
     "/v1/sync/tables/peers/merge?via=push&from=07070707-0707-0707-0707-070707070707";
 
 pub fn send(manager: &Manager, path: &str, message: &impl Message) -> Call {
