@@ -91,7 +91,9 @@ impl fmt::Display for Address {
 pub struct Uptime(pub Duration);
 
 impl Uptime {
-    fn plus(self, duration: Duration) -> Self {
+    /// So much later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
     }
 

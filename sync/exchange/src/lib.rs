@@ -8,11 +8,13 @@
 //!
 //! A reader's way in: [`message`] is what is said; [`handshake`] is who may talk to whom;
 //! [`exchange`] is one reconciliation, seen from who begins it; [`respond`] is the other side;
-//! [`push`] plans how a fresh change spreads; [`book`] knows the peers and chooses among them.
+//! [`push`] plans how a fresh change spreads; [`book`] knows the peers and chooses among them;
+//! [`gone`] says whose records are to go, and who removes them.
 
 pub mod book;
 pub mod ends;
 pub mod exchange;
+pub mod gone;
 pub mod handshake;
 pub mod message;
 pub mod outcomes;
@@ -22,5 +24,6 @@ pub mod respond;
 pub use book::{Address, PeerBook, Uptime};
 pub use ends::{BoxError, Own, Remote};
 pub use exchange::{ExchangeError, Report};
+pub use gone::PodUid;
 pub use handshake::{HandshakeRefused, Partner, Refusal};
 pub use outcomes::Outcomes;

@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use peer_exchange::Address;
-
-/// The UID that Kubernetes gave a pod: its successor under the same name has another.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PodUid(pub String);
+pub use peer_exchange::PodUid;
 
 /// One pod that the endpoints name.
 #[derive(Clone, PartialEq, Eq, Debug)]
