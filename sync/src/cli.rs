@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use peer_exchange::{Address, ExchangeError};
+use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -18,12 +19,13 @@ use crate::authority::verbs::{AuthorityVerb, VerbError};
 use crate::config::{Bounds, EndsArgs, ServeArgs};
 use crate::http::{BaseUrl, HttpClient, HttpError, chain};
 use crate::kubernetes::client::{self, ApiError};
+use crate::lifecycle::{GoneView, HandoverView, RemovedView};
 use crate::logging;
 use crate::manager::ManagerError;
 use crate::manual::Manual;
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeError};
-use crate::ops::{LIVE_PATH, PEERS_PATH, PeerReport, READY_PATH};
+use crate::ops::{GONE_PATH, HANDOVER_PATH, LIVE_PATH, PEERS_PATH, PeerReport, READY_PATH};
 use crate::serve::{self, ServeError};
 use crate::show::{self, ExchangeView};
 use crate::transport::TransportError;
@@ -36,6 +38,8 @@ Examples:
   udht-sync exchange 10.0.0.2:3003 --tls off
                                        one round now: what it found and what it cost
   udht-sync healthcheck                for probes: is this pod ready?
+  udht-sync gone                       which pods are gone, and whether the brake is on
+  udht-sync handover                   before this pod ends: a peer gets everything
 
 Exit codes:
   0 done   1 failed   2 wrong usage   3 refused, by the peer or from here   5 not reachable";
@@ -111,6 +115,40 @@ Examples:
     Authority {
         #[command(subcommand)]
         verb: AuthorityVerb,
+    },
+    /// Show the records whose pods Kubernetes does not list, or remove them
+    ///
+    /// They are removed by themselves when their pods were not listed for --gone-after. Not so while
+    /// the brake is on: the list of pods is not followed, or more than half of the pods are gone at
+    /// once. Where those are gone for good, --remove removes all records that have waited for long
+    /// enough; one pod is told, and its peers follow.
+    #[command(after_help = "\
+Examples:
+  udht-sync gone
+  udht-sync gone --remove         those pods will not come back")]
+    Gone {
+        /// Where the running sync tells of itself
+        #[command(flatten)]
+        ops: OpsArgs,
+        /// Remove the records that have waited for long enough, also if they are many
+        #[arg(long)]
+        remove: bool,
+        /// How to show it
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        output: Output,
+    },
+    /// Have a peer get all that this pod has, before this pod ends
+    ///
+    /// This is for the container's preStop hook. The application may still write meanwhile: the
+    /// running sync sees to the rest when it is told to stop. Exit code 1 says that no peer was found
+    /// to have everything; without any peer there is nothing to do.
+    #[command(after_help = "\
+Examples:
+  udht-sync handover")]
+    Handover {
+        /// Where the running sync tells of itself
+        #[command(flatten)]
+        ops: OpsArgs,
     },
     #[command(flatten)]
     Manual(Manual),
@@ -261,18 +299,10 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
         // All that goes on in a sync is one future, too large to be carried about.
         Verb::Serve(args) => Box::pin(serve(*args)).await,
         Verb::Peers(AskArgs { ops, output }) => {
-            let (_, body) = ask(&ops.url, PEERS_PATH).await?;
-            match output {
-                Output::Json => out.write_all(&body).and_then(|()| writeln!(out)),
-                Output::Table => {
-                    let report: PeerReport = serde_json::from_slice(&body).map_err(|error| {
-                        let text = format!("what {} tells is no report: {error}", ops.url);
-                        Undone::new(Exit::Failed, text)
-                    })?;
-                    show::peers(out, &report)
-                }
-            }
-            .map_err(Undone::from)
+            let body = ask(Method::GET, &ops.url, PEERS_PATH).await?;
+            tell(out, output, &body, &ops, |out, report: PeerReport| {
+                show::peers(out, &report)
+            })
         }
         Verb::Exchange { peer, ends, output } => {
             let view = Box::pin(exchange(&peer, &ends)).await?;
@@ -286,7 +316,38 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
         }
         Verb::Healthcheck { ops, live } => {
             let path = if live { LIVE_PATH } else { READY_PATH };
-            ask(&ops.url, path).await.map(drop)
+            ask(Method::GET, &ops.url, path).await.map(drop)
+        }
+        Verb::Gone {
+            ops,
+            remove: false,
+            output,
+        } => {
+            let body = ask(Method::GET, &ops.url, GONE_PATH).await?;
+            tell(out, output, &body, &ops, |out, gone: GoneView| {
+                show::gone(out, &gone)
+            })
+        }
+        Verb::Gone {
+            ops,
+            remove: true,
+            output,
+        } => {
+            let body = ask(Method::POST, &ops.url, GONE_PATH).await?;
+            tell(out, output, &body, &ops, |out, removed: RemovedView| {
+                show::removed(out, &removed)
+            })
+        }
+        Verb::Handover { ops } => {
+            let body = ask(Method::POST, &ops.url, HANDOVER_PATH).await?;
+            let handover: HandoverView = understand(&body, &ops)?;
+            show::handover(out, &handover)?;
+            if handover.is_done() {
+                Ok(())
+            } else {
+                let text = "no peer was found to have everything that this pod has";
+                Err(Undone::new(Exit::Failed, text))
+            }
         }
         Verb::Authority { verb } => {
             let metrics = Metrics::new()
@@ -343,11 +404,33 @@ async fn exchange(peer: &Address, ends: &EndsArgs) -> Result<ExchangeView, Undon
     Ok(ExchangeView::new(peer, &report, took))
 }
 
+/// Shows what the running sync answered.
+fn tell<T: DeserializeOwned, W: Write>(
+    out: &mut W,
+    output: Output,
+    body: &Bytes,
+    ops: &OpsArgs,
+    show: impl FnOnce(&mut W, T) -> io::Result<()>,
+) -> Result<(), Undone> {
+    match output {
+        Output::Json => out.write_all(body).and_then(|()| writeln!(out)),
+        Output::Table => show(out, understand(body, ops)?),
+    }
+    .map_err(Undone::from)
+}
+
+fn understand<T: DeserializeOwned>(body: &Bytes, ops: &OpsArgs) -> Result<T, Undone> {
+    serde_json::from_slice(body).map_err(|error| {
+        let text = format!("what {} tells is no report: {error}", ops.url);
+        Undone::new(Exit::Failed, text)
+    })
+}
+
 /// Asks the running sync; anything but success is told in its own words.
-async fn ask(url: &BaseUrl, path: &str) -> Result<(StatusCode, Bytes), Undone> {
+async fn ask(method: Method, url: &BaseUrl, path: &str) -> Result<Bytes, Undone> {
     const ANSWER_BYTES_MAX: usize = 16 << 20;
     let request = url
-        .request(Method::GET, path, Vec::new())
+        .request(method, path, Vec::new())
         .map_err(|error| Undone::new(Exit::Usage, error.to_string()))?;
     let http = HttpClient::new(Bounds::default().peer);
     let (status, body) = http
@@ -358,7 +441,7 @@ async fn ask(url: &BaseUrl, path: &str) -> Result<(StatusCode, Bytes), Undone> {
             Undone::of_http(&error, &chain(&error), hint)
         })?;
     if status.is_success() {
-        Ok((status, body))
+        Ok(body)
     } else {
         let detail = crate::http::detail(&body);
         let text = format!("{url}{path} answered {status}: {detail}");

@@ -14,6 +14,7 @@ use peer_table::ClusterId;
 use crate::discovery::Discovery;
 use crate::http::{BaseUrl, ClientBounds, InvalidBaseUrl};
 use crate::kubernetes::client::ApiBounds;
+use crate::lifecycle::LifecycleBounds;
 use crate::listen::ServerBounds;
 
 /// The flags of `serve`.
@@ -65,6 +66,11 @@ pub struct ServeArgs {
     #[arg(long, env = "UDHT_PUSH_FANOUT", value_name = "N", default_value = "4",
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     pub push_fanout: usize,
+    /// For how long Kubernetes must not list a pod, without a break, before its record is removed;
+    /// with a fixed list of peers none is
+    #[arg(long, env = "UDHT_GONE_AFTER", value_name = "TIME", default_value = "5m",
+        value_parser = gone_after)]
+    pub gone_after: Duration,
     /// What is logged, to standard error: error, warn, info, debug, trace, or directives by module
     /// as in `info,udht_sync::push=debug`
     #[arg(long, env = "UDHT_LOG", value_name = "LEVEL", default_value = "info")]
@@ -265,6 +271,10 @@ fn push_delay(text: &str) -> Result<Duration, String> {
     between(text, Duration::ZERO, Duration::from_secs(1))
 }
 
+fn gone_after(text: &str) -> Result<Duration, String> {
+    between(text, Duration::from_secs(10), Duration::from_hours(7 * 24))
+}
+
 fn between(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if (min..=max).contains(&time) {
@@ -319,6 +329,10 @@ pub struct Bounds {
     pub feed_pause: Duration,
     /// How long a stop waits for the exchange that is under way.
     pub drain: Duration,
+    /// How long all of a stop may take, once this pod has handed over.
+    pub stop: Duration,
+    /// Of what is done when pods go.
+    pub lifecycle: LifecycleBounds,
 }
 
 impl Default for Bounds {
@@ -372,6 +386,8 @@ impl Default for Bounds {
             feed_silence: Duration::from_mins(1),
             feed_pause: Duration::from_millis(500),
             drain: Duration::from_secs(10),
+            stop: Duration::from_secs(12),
+            lifecycle: LifecycleBounds::default(),
         }
     }
 }
@@ -395,6 +411,8 @@ mod tests {
         assert_eq!(sync_interval("1ms"), Err("must be 50ms to 1h".to_owned()));
         assert_eq!(push_delay("0s"), Ok(Duration::ZERO));
         assert!(push_delay("soon").is_err());
+        assert_eq!(gone_after("5m"), Ok(Duration::from_mins(5)));
+        assert_eq!(gone_after("1s"), Err("must be 10s to 7days".to_owned()));
     }
 
     #[test]
@@ -402,6 +420,16 @@ mod tests {
         assert!(own_manager("http://127.0.0.1:3002").is_ok());
         assert!(own_manager("http://10.0.0.1:3002").is_err());
         assert!(own_manager("127.0.0.1").is_err());
+    }
+
+    #[test]
+    fn a_pod_that_hands_over_twice_and_stops_is_done_before_it_is_killed() {
+        /// What Kubernetes gives a pod unless it is told otherwise.
+        const GRACE: Duration = Duration::from_secs(30);
+        let bounds = Bounds::default();
+        let lifecycle = bounds.lifecycle;
+        assert!(lifecycle.handover + lifecycle.handover_again + bounds.stop < GRACE);
+        assert!(lifecycle.terminating < lifecycle.handover_again);
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod discovery;
 pub mod feed;
 pub mod http;
 pub mod kubernetes;
+pub mod lifecycle;
 pub mod listen;
 pub mod logging;
 pub mod manager;

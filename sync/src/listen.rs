@@ -2,6 +2,7 @@
 //! bound, whoever is at the other end.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,6 +28,10 @@ use crate::tls::{Door, Entered, Guest};
 pub type Asked = Request<Incoming>;
 /// An answer as it goes out.
 pub type Answered = Response<Full<Bytes>>;
+
+/// Who asks: an extension of each request.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Asker(pub SocketAddr);
 
 /// What a listener puts up with.
 #[derive(Copy, Clone, Debug)]
@@ -65,8 +70,8 @@ pub async fn serve<F, A>(
     let connections = TaskTracker::new();
     let free = Arc::new(Semaphore::new(bounds.connections_max));
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok((stream, from)) => (stream, Asker(from)),
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -81,6 +86,10 @@ pub async fn serve<F, A>(
         let _ = stream.set_nodelay(true);
         let door = door.clone();
         let (stop, answer) = (stop.clone(), answer.clone());
+        let answer = move |mut request: Asked| {
+            request.extensions_mut().insert(from);
+            answer(request)
+        };
         connections.spawn(async move {
             let enter = stop.run_until_cancelled(door.enter(stream, &bounds));
             if let Some(Some((stream, guest))) = enter.await {

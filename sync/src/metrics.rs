@@ -3,6 +3,7 @@
 mod authority;
 mod exchanges;
 mod kubernetes;
+mod lifecycle;
 mod pushes;
 mod register;
 mod tls;
@@ -12,6 +13,7 @@ use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncod
 pub use self::authority::AuthorityMetrics;
 pub use self::exchanges::{Direction, ExchangeMetrics};
 pub use self::kubernetes::{KubernetesMetrics, PodCounts, Request, WatchEnd};
+pub use self::lifecycle::{HandedOver, LifecycleMetrics};
 pub use self::pushes::{PushMetrics, Pushed};
 use self::register::Register;
 pub use self::tls::TlsMetrics;
@@ -28,6 +30,8 @@ pub struct Metrics {
     pub exchanges: ExchangeMetrics,
     /// Of pushes.
     pub pushes: PushMetrics,
+    /// Of pods that go.
+    pub lifecycle: LifecycleMetrics,
     /// Of mutual TLS.
     pub tls: TlsMetrics,
     /// Of the authority of `--tls auto`.
@@ -98,6 +102,7 @@ impl Metrics {
         Ok(Self {
             exchanges: ExchangeMetrics::new(&register)?,
             pushes: PushMetrics::new(&register)?,
+            lifecycle: LifecycleMetrics::new(&register)?,
             tls: TlsMetrics::new(&register)?,
             authority: AuthorityMetrics::new(&register)?,
             kubernetes: KubernetesMetrics::new(&register)?,

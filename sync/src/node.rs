@@ -18,6 +18,7 @@ use crate::http::chain;
 use crate::kubernetes::client::{ClientError, client};
 use crate::kubernetes::pods::{InUse, PodUid, Pods};
 use crate::kubernetes::watch::Follower;
+use crate::lifecycle::Place;
 use crate::logging::Rarely;
 use crate::manager::Manager;
 use crate::metrics::{Direction, Metrics};
@@ -142,6 +143,13 @@ impl Node {
     /// list.
     pub fn pods(&self) -> watch::Receiver<Arc<Pods>> {
         self.pods.subscribe()
+    }
+
+    /// This pod among them, if it knows which one it is.
+    pub fn place(&self) -> Option<Place> {
+        let own = self.own_pod.clone()?;
+        let pods = self.pods();
+        Some(Place { own, pods })
     }
 
     /// Somebody who will find them.

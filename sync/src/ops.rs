@@ -1,9 +1,10 @@
-//! The port for health and metrics.
+//! The port for health and metrics; and for what this pod's own container is told to do.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::ORIGIN;
 use hyper::{Method, StatusCode};
 use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::{Own, Uptime};
@@ -12,11 +13,16 @@ use peer_table::table::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::http::chain;
-use crate::listen::{Answered, Asked, answer, problem};
+use crate::lifecycle::{Lifecycle, RemovalError};
+use crate::listen::{Answered, Asked, Asker, answer, problem};
 use crate::node::Node;
 
 /// Where the peer book is read.
 pub const PEERS_PATH: &str = "/v1/peers";
+/// Where this pod is told to hand over.
+pub const HANDOVER_PATH: &str = "/v1/handover";
+/// Where it is read which pods are gone, and said that they are.
+pub const GONE_PATH: &str = "/v1/gone";
 /// Whether the program runs.
 pub const LIVE_PATH: &str = "/livez";
 /// Whether the pod can do its work.
@@ -27,22 +33,80 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The text format of Prometheus.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+const PATHS: [&str; 6] = [
+    LIVE_PATH,
+    READY_PATH,
+    METRICS_PATH,
+    PEERS_PATH,
+    GONE_PATH,
+    HANDOVER_PATH,
+];
+
 /// Answers one request.
-pub async fn answer_ops(node: Arc<Node>, request: Asked) -> Answered {
+pub async fn answer_ops(node: Arc<Node>, lifecycle: Arc<Lifecycle>, request: Asked) -> Answered {
     let path = request.uri().path();
-    if ![LIVE_PATH, READY_PATH, METRICS_PATH, PEERS_PATH].contains(&path) {
-        let detail =
-            format!("there are {LIVE_PATH}, {READY_PATH}, {METRICS_PATH} and {PEERS_PATH}");
+    if !PATHS.contains(&path) {
+        let detail = format!("there are {}", PATHS.join(", "));
         return problem(StatusCode::NOT_FOUND, &detail);
     }
-    if request.method() != Method::GET {
-        return problem(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
+    let is_command = request.method() == Method::POST && [GONE_PATH, HANDOVER_PATH].contains(&path);
+    if is_command {
+        if let Err(refusal) = from_this_pod(&request) {
+            return *refusal;
+        }
+    } else if request.method() != Method::GET || path == HANDOVER_PATH {
+        return problem(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this is not answered here: GET tells, and POST to hand over or to remove does",
+        );
     }
     match path {
         READY_PATH => ready(&node).await,
         METRICS_PATH => metrics(&node).await,
         PEERS_PATH => peers(&node).await,
+        GONE_PATH => gone(&lifecycle, is_command).await,
+        HANDOVER_PATH => json(&lifecycle.handover.hand_over().await),
         _ => answer(StatusCode::OK, TEXT, "ok\n"),
+    }
+}
+
+/// Whoever may look may not command: that is for a program in this pod. A page in a browser is none,
+/// though what it says may come in through a forwarded port.
+fn from_this_pod(request: &Asked) -> Result<(), Box<Answered>> {
+    let asker = request.extensions().get::<Asker>();
+    let is_near = asker.is_some_and(|asker| asker.0.ip().to_canonical().is_loopback());
+    if is_near && !request.headers().contains_key(ORIGIN) {
+        return Ok(());
+    }
+    let detail = "this is done only for programs in this pod: run udht-sync there";
+    Err(Box::new(problem(StatusCode::FORBIDDEN, detail)))
+}
+
+/// Which pods are gone, and the removal of their records by hand.
+async fn gone(lifecycle: &Lifecycle, is_command: bool) -> Answered {
+    let Some(removal) = &lifecycle.removal else {
+        let detail = "with a fixed list of peers nobody knows which pods are gone";
+        return problem(StatusCode::CONFLICT, detail);
+    };
+    if !is_command {
+        return json(&removal.view());
+    }
+    match removal.remove_by_hand().await {
+        Ok(removed) => json(&removed),
+        Err(error) => {
+            let status = match &error {
+                RemovalError::Blind => StatusCode::CONFLICT,
+                RemovalError::Manager(_) => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            problem(status, &chain(&error))
+        }
+    }
+}
+
+fn json(value: &impl Serialize) -> Answered {
+    match serde_json::to_vec(value) {
+        Ok(body) => answer(StatusCode::OK, "application/json", body),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 
@@ -189,8 +253,5 @@ async fn peers(node: &Node) -> Answered {
         records: digest.map(|digest| digest.records),
         peers: node.book().peers().map(view).collect(),
     };
-    match serde_json::to_vec(&report) {
-        Ok(body) => answer(StatusCode::OK, "application/json", body),
-        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
+    json(&report)
 }

@@ -14,6 +14,7 @@ use crate::config::{Bounds, EndsArgs, ServeArgs, Tls};
 use crate::discovery::Discovery;
 use crate::kubernetes::client::{self, ClientError};
 use crate::kubernetes::watch::Follower;
+use crate::lifecycle::{Lifecycle, Place};
 use crate::metrics::Port;
 use crate::node::{Node, NodeError};
 use crate::push::Pusher;
@@ -60,6 +61,8 @@ pub struct Bound {
     news: mpsc::Receiver<Batch>,
     push_delay: Duration,
     push_fanout: usize,
+    gone_after: Duration,
+    place: Option<Place>,
     /// Where peers find it.
     pub listen: SocketAddr,
     /// Where its health and metrics are.
@@ -76,6 +79,7 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         sync_interval,
         push_delay,
         push_fanout,
+        gone_after,
         log: _,
         log_format: _,
     } = args;
@@ -92,6 +96,13 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         }
         Discovery::Kubernetes => Some(node.follower(&ends.kubernetes).await?),
     };
+    let place = follower.as_ref().and_then(|_| node.place());
+    if follower.is_some() && place.is_none() {
+        tracing::warn!(
+            "without --pod-uid this pod does not know which one it is: it removes no record of pods \
+             that are gone, nor its own as it ends"
+        );
+    }
     let (exchange, listen) = take(listen, "--listen").await?;
     let (ops, ops_listen) = take(ops_listen, "--ops-listen").await?;
     Ok(Bound {
@@ -103,6 +114,8 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         news,
         push_delay,
         push_fanout,
+        gone_after,
+        place,
         listen,
         ops_listen,
     })
@@ -142,7 +155,15 @@ impl Bound {
         &self.node
     }
 
-    /// Does everything until `stop`, and then finishes what is under way, within the bounds.
+    /// Says where among the pods that Kubernetes lists this one is; without it nobody is ever gone.
+    #[must_use]
+    pub fn placed(self, place: Place) -> Self {
+        let place = Some(place);
+        Self { place, ..self }
+    }
+
+    /// Does everything until `stop`, hands over, and then finishes what is under way, within the
+    /// bounds.
     pub async fn run(self, stop: CancellationToken) {
         let Self {
             exchange,
@@ -153,6 +174,8 @@ impl Bound {
             news,
             push_delay,
             push_fanout,
+            gone_after,
+            place,
             listen,
             ops_listen,
         } = self;
@@ -167,44 +190,65 @@ impl Bound {
         let pusher = Arc::new(Pusher::new(Arc::clone(&node), push_fanout));
         let responder = Responder::new(Arc::clone(&node), Arc::clone(&pusher));
         let answer_peer = move |request| responder.clone().answer(request);
+        let lifecycle = Arc::new(Lifecycle::new(Arc::clone(&node), place, gone_after));
         let answer_ops = {
-            let node = Arc::clone(&node);
-            move |request| ops::answer_ops(Arc::clone(&node), request)
+            let (node, lifecycle) = (Arc::clone(&node), Arc::clone(&lifecycle));
+            move |request| ops::answer_ops(Arc::clone(&node), Arc::clone(&lifecycle), request)
         };
-        tokio::join!(
-            listen::serve(
-                exchange,
-                bounds.server,
-                node.door(),
-                node.metrics.turned_away(Port::Exchange),
-                stop.clone(),
-                answer_peer,
-            ),
-            listen::serve(
-                ops,
-                bounds.ops,
-                Door::Open,
-                node.metrics.turned_away(Port::Ops),
-                stop.clone(),
-                answer_ops,
-            ),
-            rounds::run(Arc::clone(&node), stop.clone()),
-            feed::run(
-                Arc::clone(&node),
-                Arc::clone(&pusher),
-                news,
-                push_delay,
-                stop.clone()
-            ),
-            discovery::follow(&node, follower, listen.is_ipv6(), stop.clone()),
-            node.follow_tls(stop.clone()),
-            async {
-                if let Some((secret, rules)) = authority {
-                    authority::run(Arc::clone(&node), secret, rules, stop.clone()).await;
-                }
-            },
-        );
-        pusher.drain(bounds.drain).await;
+        // All goes on while this pod hands over.
+        let end = CancellationToken::new();
+        let leave = async {
+            stop.cancelled().await;
+            lifecycle.handover.leave().await;
+            end.cancel();
+        };
+        // All that goes on is much to carry about.
+        let work = Box::pin(async {
+            tokio::join!(
+                leave,
+                listen::serve(
+                    exchange,
+                    bounds.server,
+                    node.door(),
+                    node.metrics.turned_away(Port::Exchange),
+                    end.clone(),
+                    answer_peer,
+                ),
+                listen::serve(
+                    ops,
+                    bounds.ops,
+                    Door::Open,
+                    node.metrics.turned_away(Port::Ops),
+                    end.clone(),
+                    answer_ops,
+                ),
+                rounds::run(Arc::clone(&node), end.clone()),
+                feed::run(
+                    Arc::clone(&node),
+                    Arc::clone(&pusher),
+                    news,
+                    push_delay,
+                    end.clone()
+                ),
+                lifecycle.follow(end.clone()),
+                discovery::follow(&node, follower, listen.is_ipv6(), end.clone()),
+                node.follow_tls(end.clone()),
+                async {
+                    if let Some((secret, rules)) = authority {
+                        authority::run(Arc::clone(&node), secret, rules, end.clone()).await;
+                    }
+                },
+            );
+            pusher.drain(bounds.drain).await;
+        });
+        let too_long = async {
+            end.cancelled().await;
+            tokio::time::sleep(bounds.stop).await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = too_long => tracing::warn!("gave up on what is under way in order to stop"),
+        }
         tracing::info!("stopped");
     }
 }

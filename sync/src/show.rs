@@ -8,6 +8,7 @@ use peer_exchange::exchange::Kind;
 use peer_exchange::{Address, Outcomes, Report};
 use serde::Serialize;
 
+use crate::lifecycle::{GoneView, HandoverView, RemovedView};
 use crate::ops::{PeerReport, PeerView};
 
 /// What one exchange found and cost.
@@ -172,9 +173,21 @@ pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
     let heads = [
         "ADDRESS", "POD", "PEER", "LAST OK", "HEARD", "TABLE", "CLOCK", "FAILED", "ERROR",
     ];
-    let mut rows = vec![heads.map(str::to_owned)];
-    rows.extend(report.peers.iter().map(row));
-    let widths: Vec<_> = (0..heads.len())
+    table(out, heads, report.peers.iter().map(row))?;
+    match report.records {
+        Some(records) => writeln!(out, "\n{records} records here"),
+        None => writeln!(out, "\nthe manager of this pod does not answer"),
+    }
+}
+
+/// Rows with as much room as they need, under their heads.
+fn table<const N: usize>(
+    out: &mut impl Write,
+    heads: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> io::Result<()> {
+    let rows: Vec<_> = [heads.map(str::to_owned)].into_iter().chain(rows).collect();
+    let widths: Vec<_> = (0..N)
         .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
         .collect();
     for row in &rows {
@@ -184,20 +197,72 @@ pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
             .collect();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
     }
-    match report.records {
-        Some(records) => writeln!(out, "\n{records} records here"),
-        None => writeln!(out, "\nthe manager of this pod does not answer"),
+    Ok(())
+}
+
+fn seconds(ms: u64) -> String {
+    humantime::format_duration(Duration::from_secs(ms / 1_000)).to_string()
+}
+
+/// Shows which pods are gone, for people.
+pub fn gone(out: &mut impl Write, gone: &GoneView) -> io::Result<()> {
+    if !gone.waiting.is_empty() {
+        let rows = gone.waiting.iter().map(|waiting| {
+            let missing = waiting.missing_ms.map(seconds);
+            let missing = missing.unwrap_or_else(|| "-".to_owned());
+            [waiting.peer_id.clone(), waiting.pod_uid.clone(), missing]
+        });
+        table(out, ["PEER", "POD UID", "MISSING FOR"], rows)?;
+        writeln!(out)?;
+    }
+    let after = seconds(gone.after_ms);
+    let records = gone.waiting.len();
+    match gone.brake.as_deref() {
+        None => writeln!(
+            out,
+            "{records} records of pods that are not listed; each is removed after {after}"
+        ),
+        Some("blind") => writeln!(
+            out,
+            "the brake is on: the list of pods is not followed, or does not name this pod; no \
+             record is removed"
+        ),
+        Some(_) => writeln!(
+            out,
+            "the brake is on: more than half of the pods are gone at once; if those above are \
+             gone for good, say so with `udht-sync gone --remove`"
+        ),
+    }
+}
+
+/// Shows what was removed by hand, for people.
+pub fn removed(out: &mut impl Write, removed: &RemovedView) -> io::Result<()> {
+    for key in &removed.removed {
+        writeln!(out, "{key}")?;
+    }
+    let (count, waiting) = (removed.removed.len(), removed.waiting);
+    writeln!(
+        out,
+        "{count} records removed, {waiting} wait for their time"
+    )
+}
+
+/// Shows what came of a handover, for people.
+pub fn handover(out: &mut impl Write, handover: &HandoverView) -> io::Result<()> {
+    let HandoverView {
+        result,
+        peer,
+        took_ms,
+    } = handover;
+    match peer {
+        Some(peer) => writeln!(out, "{result}: {peer} has everything ({took_ms} ms)"),
+        None => writeln!(out, "{result} ({took_ms} ms)"),
     }
 }
 
 fn row(peer: &PeerView) -> [String; 9] {
     let none = || "-".to_owned();
-    let ago = |ms: Option<u64>| {
-        ms.map_or_else(none, |ms| {
-            let time = Duration::from_secs(ms / 1_000);
-            format!("{} ago", humantime::format_duration(time))
-        })
-    };
+    let ago = |ms: Option<u64>| ms.map_or_else(none, |ms| format!("{} ago", seconds(ms)));
     let who = if peer.is_self {
         Some("this pod".to_owned())
     } else {

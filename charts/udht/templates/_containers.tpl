@@ -298,6 +298,10 @@ ports:
     containerPort: 3003
   - name: ops
     containerPort: 3004
+lifecycle:
+  preStop:
+    exec:
+      command: [/udht-sync, handover]
 startupProbe:
   httpGet:
     path: /readyz

@@ -16,6 +16,7 @@ mod exchange;
 mod hostile_clients;
 mod hostile_peers;
 mod kubernetes;
+mod lifecycle;
 mod managers;
 mod ops;
 mod pod;

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use udht_sync::config::{Bounds, ServeArgs};
 use udht_sync::http::{BaseUrl, HttpClient};
+use udht_sync::lifecycle::Place;
 use udht_sync::node::Node;
 use udht_sync::serve::{self, Bound};
 
@@ -39,6 +40,9 @@ pub(crate) struct Spec {
     /// How long its certificates last, where a flag would not allow it.
     pub(crate) leaf_lifetime: Option<Duration>,
     pub(crate) bounds: Bounds,
+    /// Where Kubernetes lists it, if it does.
+    pub(crate) place: Option<Place>,
+    pub(crate) gone_after: Duration,
 }
 
 impl Default for Spec {
@@ -58,6 +62,8 @@ impl Default for Spec {
             flags: Vec::new(),
             leaf_lifetime: None,
             bounds,
+            place: None,
+            gone_after: NEVER,
         }
     }
 }
@@ -166,7 +172,12 @@ async fn bind(manager: &str, spec: &Spec) -> Bound {
     if let Some(lifetime) = spec.leaf_lifetime {
         args.ends.authority.leaf_lifetime = lifetime;
     }
-    serve::bind(args, spec.bounds).await.unwrap()
+    args.gone_after = spec.gone_after;
+    let bound = serve::bind(args, spec.bounds).await.unwrap();
+    match &spec.place {
+        Some(place) => bound.placed(place.clone()),
+        None => bound,
+    }
 }
 
 /// Starts pods that know one another, themselves included, as those of a fixed list do.

@@ -10,14 +10,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State as Extract};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use bytes::Bytes;
 use futures_util::stream;
 use peer_table::contract::{
-    Batch, BatchBuilder, Bind, FeedPart, FingerprintPage, MergeAnswer, Records, RecordsRequest,
-    State, TableState, fingerprints_from_bytes, fingerprints_to_bytes, merged_code,
+    Batch, BatchBuilder, Bind, FeedPart, FingerprintPage, Leave, LeaveAnswer, MergeAnswer, Records,
+    RecordsRequest, State, TableState, fingerprints_from_bytes, fingerprints_to_bytes, merged_code,
 };
 use peer_table::feed::{Changed, FeedLimits, Revision, Via};
 use peer_table::sketch::{self, Sketch};
@@ -61,6 +61,7 @@ struct Shared {
     revision: watch::Sender<Revision>,
     feeds: watch::Sender<usize>,
     contacts: watch::Sender<Vec<String>>,
+    leaves: watch::Sender<Vec<bool>>,
     stop: CancellationToken,
 }
 
@@ -110,6 +111,7 @@ impl StandIn {
             revision: watch::Sender::new(table.feed().revision()),
             feeds: watch::Sender::new(0),
             contacts: watch::Sender::default(),
+            leaves: watch::Sender::default(),
             inner: Mutex::new(Inner {
                 table,
                 clock: Clock::new(origin, Reading::default(), Duration::from_secs(10)),
@@ -127,6 +129,9 @@ impl StandIn {
             .route("/v1/sync/feed", get(feed))
             .route("/v1/peers/{id}/contact", post(contact))
             .route("/v1/sync/authority", post(bind))
+            .route("/v1/peers", get(pod_records))
+            .route("/v1/peers/{id}", delete(delete_record))
+            .route("/v1/sync/leave", post(leave))
             .route("/metrics", get(async || METRICS))
             .layer(axum::extract::DefaultBodyLimit::max(8 << 20))
             .with_state(Arc::clone(&shared));
@@ -236,6 +241,23 @@ impl StandIn {
     pub(crate) fn bind_to(&self, binding: Binding) {
         self.shared.rebuild(binding.fingerprint_key.clone());
         *self.shared.binding.lock().unwrap() = Some(binding);
+    }
+
+    /// Waits until the record of `key` is deleted, or was never there.
+    pub(crate) async fn lacks(&self, key: &str) {
+        let mut revision = self.shared.revision.subscribe();
+        let deleted = revision.wait_for(|_| self.get(key).is_none());
+        soon("the record is deleted", deleted).await.unwrap();
+    }
+
+    /// Writes the record of a pod.
+    pub(crate) fn put_pod(&self, key: &str, uid: &str) {
+        self.put(key, &format!("{OF_POD}{uid}"));
+    }
+
+    /// The leaves it was told of, each with whether it is for good.
+    pub(crate) fn leaves(&self) -> Vec<bool> {
+        self.shared.leaves.borrow().clone()
     }
 
     /// Ends it; its port is free then.
@@ -401,6 +423,66 @@ async fn contact(Extract(shared): Extract<Arc<Shared>>, Path(id): Path<String>) 
     } else {
         StatusCode::NOT_FOUND
     }
+}
+
+/// How the content of a pod's own record begins; behind it is the UID.
+const OF_POD: &str = "pod:";
+
+fn etag(entry: &Entry) -> String {
+    format!("\"{:?}\"", entry.version)
+}
+
+async fn pod_records(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> String {
+    assert_eq!(asked["label"], peers::LABEL_POD_UID);
+    let inner = shared.inner.lock().unwrap();
+    let records = inner.entries.iter().filter_map(|(key, entry)| {
+        let content = std::str::from_utf8(entry.content()?.as_bytes()).ok()?;
+        let labels = [(peers::LABEL_POD_UID, content.strip_prefix(OF_POD)?)];
+        Some(serde_json::json!({
+            "peer_id": key.to_string(),
+            "labels": BTreeMap::from(labels),
+            "version": etag(entry).trim_matches('"'),
+        }))
+    });
+    serde_json::json!({ "peers": records.collect::<Vec<_>>() }).to_string()
+}
+
+async fn delete_record(
+    Extract(shared): Extract<Arc<Shared>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> StatusCode {
+    let look = |entry: &Entry| {
+        let is_live = entry.content().is_some();
+        (is_live, headers["if-match"] == etag(entry))
+    };
+    let held = shared
+        .inner
+        .lock()
+        .unwrap()
+        .entries
+        .get(id.as_str())
+        .map(look);
+    match held {
+        Some((true, true)) => {
+            shared.change(wall::now(), |plan| {
+                let key = id.parse().unwrap();
+                plan.delete(&key, &Precondition::default()).unwrap();
+            });
+            StatusCode::NO_CONTENT
+        }
+        Some((true, false)) => StatusCode::PRECONDITION_FAILED,
+        _ => StatusCode::NOT_FOUND,
+    }
+}
+
+async fn leave(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Vec<u8> {
+    let leave = Leave::decode(body).unwrap();
+    shared
+        .leaves
+        .send_modify(|leaves| leaves.push(leave.for_good));
+    let record_deleted = false;
+    LeaveAnswer { record_deleted }.encode_to_vec()
 }
 
 async fn feed(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> Response {

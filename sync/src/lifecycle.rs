@@ -1,0 +1,84 @@
+//! What becomes of records and tables when pods go: the records of pods that are gone for good are
+//! removed, and a pod that is about to end hands over what it has.
+
+mod handover;
+mod removal;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peer_exchange::PodUid;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::kubernetes::pods::Pods;
+use crate::node::Node;
+
+pub use self::handover::{Handover, HandoverView};
+pub use self::removal::{GoneView, Removal, RemovalError, RemovedView, WaitingView};
+
+/// This pod among those that Kubernetes lists.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its UID.
+    pub own: PodUid,
+    /// All pods, as they are listed.
+    pub pods: watch::Receiver<Arc<Pods>>,
+}
+
+/// What a sync does about pods that go.
+#[derive(Debug)]
+pub struct Lifecycle {
+    /// Of others: none with a fixed list of peers.
+    pub removal: Option<Removal>,
+    /// Of this one.
+    pub handover: Handover,
+}
+
+impl Lifecycle {
+    /// Of this pod, whose `place` is known if Kubernetes lists the pods; others are gone when they
+    /// were not listed for `gone_after`.
+    pub fn new(node: Arc<Node>, place: Option<Place>, gone_after: Duration) -> Self {
+        let removal = place
+            .clone()
+            .map(|place| Removal::new(Arc::clone(&node), place, gone_after));
+        let handover = Handover::new(node, place);
+        Self { removal, handover }
+    }
+
+    /// Removes the records of pods that are gone, until `stop`.
+    pub async fn follow(&self, stop: CancellationToken) {
+        if let Some(removal) = &self.removal {
+            removal.run(stop).await;
+        }
+    }
+}
+
+/// How long things may take when pods go.
+#[derive(Copy, Clone, Debug)]
+pub struct LifecycleBounds {
+    /// How long to wait for Kubernetes to say that this pod is being deleted: it says so to the pod
+    /// and to those that watch the endpoints at the same time, by ways of different length.
+    pub terminating: Duration,
+    /// Of a handover, all in all.
+    pub handover: Duration,
+    /// Of one that follows another: there is little left to do, and both together with the stop
+    /// after them must end before the pod is killed.
+    pub handover_again: Duration,
+    /// How long a peer is waited for before the next is tried beside it.
+    pub next_peer: Duration,
+    /// After all peers were tried in vain, and after a record could not be read or removed.
+    pub pause: Duration,
+}
+
+impl Default for LifecycleBounds {
+    fn default() -> Self {
+        Self {
+            terminating: Duration::from_secs(3),
+            handover: Duration::from_secs(10),
+            handover_again: Duration::from_secs(5),
+            next_peer: Duration::from_secs(1),
+            pause: Duration::from_millis(500),
+        }
+    }
+}
