@@ -19,10 +19,12 @@ pub use self::pod::{ADOPTS_MAX, Bind, Leave, LeaveAnswer};
 use crate::clock::{Contact, Reading, Version};
 use crate::entry::{Body, Content, Entry};
 use crate::feed::Via;
-use crate::fingerprint::Fingerprint;
-use crate::ids::OriginId;
+use crate::fingerprint::{Fingerprint, FingerprintKey};
+use crate::ids::{ClusterId, OriginId};
 use crate::key::{Key, TableName};
-use crate::table::{Digest, MergeRefused, Merged};
+use crate::opening::Opening;
+use crate::sketch::encode;
+use crate::table::{Digest, MergeRefused, Merged, Table};
 
 /// The media type of all these bodies.
 pub const MEDIA_TYPE: &str = "application/x-protobuf";
@@ -67,6 +69,29 @@ pub struct State {
 }
 
 impl State {
+    /// The state of the replica that opened its store so, with these tables.
+    pub fn of(
+        cluster: &ClusterId,
+        fingerprint_key: &FingerprintKey,
+        opening: &Opening,
+        tables: Vec<TableState>,
+    ) -> Self {
+        Self {
+            cluster: cluster.to_string(),
+            key_check: fingerprint_key.check(),
+            store: opening.store.as_bytes().to_vec(),
+            origin: opening.origin.as_bytes().to_vec(),
+            set_digest: 0,
+            peer_id: opening.peer_id.to_string(),
+            tables,
+            authority: opening
+                .binding
+                .as_ref()
+                .map(|binding| binding.authority.as_bytes().to_vec())
+                .unwrap_or_default(),
+        }
+    }
+
     /// The state of the table of this name.
     pub fn table(&self, name: &TableName) -> Option<&TableState> {
         self.tables.iter().find(|table| table.name == name.as_str())
@@ -85,6 +110,19 @@ pub struct TableState {
     /// Its first coded symbols, in the form of [`crate::sketch`].
     #[prost(bytes = "vec", tag = "3")]
     pub symbols: Vec<u8>,
+}
+
+impl TableState {
+    /// How `table` stands, with its first `symbols` coded symbols.
+    pub fn of(table: &Table, symbols: usize) -> Self {
+        let mut encoded = Vec::new();
+        encode(table.sketch().symbols(0..symbols), &mut encoded);
+        Self {
+            name: table.name().to_string(),
+            digest: table.digest().into(),
+            symbols: encoded,
+        }
+    }
 }
 
 /// A [`Digest`] as it is sent.
@@ -328,6 +366,20 @@ pub struct FingerprintPage {
     /// Whether there are none above the last of these.
     #[prost(bool, tag = "2")]
     pub complete: bool,
+}
+
+impl FingerprintPage {
+    /// Up to `limit` fingerprints of `table` in ascending order, from the first at or above `from`.
+    pub fn of(table: &Table, from: Fingerprint, limit: usize) -> Self {
+        let limit = limit.clamp(1, FINGERPRINTS_MAX);
+        let mut page: Vec<_> = table.fingerprints_from(from, limit + 1).collect();
+        let complete = page.len() <= limit;
+        page.truncate(limit);
+        Self {
+            fingerprints: fingerprints_to_bytes(page),
+            complete,
+        }
+    }
 }
 
 /// Asks for the records with these fingerprints.

@@ -1,0 +1,150 @@
+//! The openings of a store: who stamps versions, and above which reading.
+
+use std::time::Duration;
+
+use crate::authority::Binding;
+use crate::clock::{Clock, Reading};
+use crate::ids::{OriginId, StoreId};
+use crate::key::Key;
+
+/// How many ids of earlier openings a store keeps; of more, the oldest are forgotten.
+///
+/// Kubernetes starts a container that keeps failing every five minutes at the most, so these are
+/// two weeks of nothing but restarts: twice as long as an id that says nothing is waited for.
+pub const RETIRED_MAX: usize = 4_096;
+
+/// What an opening of a store found and made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opening {
+    /// The store's id: made when it was first opened.
+    pub store: StoreId,
+    /// The id of this opening, drawn anew and stored before the answer.
+    pub origin: OriginId,
+    /// The ids of earlier openings, oldest first, at most [`RETIRED_MAX`]; the last of them is
+    /// retired by this one.
+    pub retired: Vec<OriginId>,
+    /// The highest reading that was stored with an own write.
+    pub last_reading: Reading,
+    /// The `peer_id` of this pod's own record: made when the store was first opened.
+    pub peer_id: Key,
+    /// The authority that the store is bound to, if it is to any.
+    pub binding: Option<Binding>,
+}
+
+impl Opening {
+    /// The first opening of a store.
+    pub fn first(draw: Draw) -> Self {
+        Self {
+            store: draw.store,
+            origin: draw.origin,
+            retired: Vec::new(),
+            last_reading: Reading::default(),
+            peer_id: draw.peer_id,
+            binding: draw.binding,
+        }
+    }
+
+    /// Retires the ids of `known` too, an opening by the same process which ends with this one.
+    pub fn remember(&mut self, known: &Self) {
+        let mut retired = known.retired.clone();
+        retired.push(known.origin);
+        retired.retain(|id| *id != self.origin && !self.retired.contains(id));
+        retired.append(&mut self.retired);
+        let forgotten = retired.len().saturating_sub(RETIRED_MAX);
+        retired.drain(..forgotten);
+        self.retired = retired;
+    }
+
+    /// The same, bound as `draw` says if it is not bound yet.
+    #[must_use]
+    pub fn bound_as(mut self, draw: &Draw) -> Self {
+        self.binding = self.binding.or_else(|| draw.binding.clone());
+        self
+    }
+
+    /// The opening after this one, under `origin`; `None` if that id was used before: its versions
+    /// would repeat.
+    #[must_use]
+    pub fn next(mut self, origin: OriginId) -> Option<Self> {
+        self.retired.push(self.origin);
+        if self.retired.contains(&origin) {
+            return None;
+        }
+        let forgotten = self.retired.len().saturating_sub(RETIRED_MAX);
+        self.retired.drain(..forgotten);
+        Some(Self { origin, ..self })
+    }
+
+    /// The clock of this opening: above `highest`, the highest reading in the tables of the store,
+    /// and above every own write, be it of a record that is no longer there.
+    pub fn clock(&self, highest: Reading, drift_max: Duration) -> Clock {
+        Clock::new(self.origin, highest.max(self.last_reading), drift_max)
+    }
+}
+
+/// Randomness for an opening, drawn by the caller.
+#[derive(Clone, Debug)]
+pub struct Draw {
+    /// The store's id, if it has none yet.
+    pub store: StoreId,
+    /// The new opening's id.
+    pub origin: OriginId,
+    /// The pod's own `peer_id`, if the store has none yet.
+    pub peer_id: Key,
+    /// The authority to be bound to, if the store is not bound yet.
+    pub binding: Option<Binding>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WallTime;
+
+    fn id(number: u128) -> OriginId {
+        OriginId::from_bytes(number.to_be_bytes())
+    }
+
+    fn first() -> Opening {
+        Opening::first(Draw {
+            store: StoreId::from_bytes([1; 16]),
+            origin: id(0),
+            peer_id: "pod".parse().expect("a key"),
+            binding: None,
+        })
+    }
+
+    #[test]
+    fn the_oldest_ids_are_forgotten_and_the_last_retired_one_never() {
+        let last = RETIRED_MAX as u128 + 9;
+        let opening = (1..=last).fold(first(), |opening, number| {
+            opening.next(id(number)).expect("a new id")
+        });
+        assert_eq!(opening.origin, id(last));
+        assert_eq!(opening.retired.len(), RETIRED_MAX);
+        assert_eq!(opening.retired.first(), Some(&id(9)));
+        assert_eq!(opening.retired.last(), Some(&id(last - 1)));
+    }
+
+    #[test]
+    fn an_id_that_was_used_before_is_refused() {
+        let second = first().next(id(1)).expect("a new id");
+        assert_eq!(second.clone().next(id(0)), None);
+        assert_eq!(second.next(id(1)), None);
+    }
+
+    #[test]
+    fn the_clock_of_an_opening_is_above_what_is_held_and_what_was_stamped() {
+        let last_reading = Reading::from_u64(7 << 16);
+        let opening = Opening {
+            last_reading,
+            ..first()
+        };
+        let stamp = |highest: u64| {
+            let mut clock = opening.clock(Reading::from_u64(highest), Duration::from_secs(10));
+            let stamped = clock.stamp(WallTime::default());
+            stamped.expect("within the drift").reading
+        };
+        assert_eq!(stamp(0), Reading::from_u64((7 << 16) + 1));
+        assert_eq!(stamp(9 << 16), Reading::from_u64((9 << 16) + 1));
+    }
+}
