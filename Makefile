@@ -47,8 +47,10 @@ tools: setup ## install the tools of `make check`
 # What is named here and not built yet says so, and fails.
 not_yet = @echo "make $@: not yet; it comes with $(1)" >&2; exit 1
 
-sim: ## (not yet) a simulated cluster; SEED=.. replays a run
-	$(call not_yet,the simulator)
+sim: setup ## histories of simulated clusters with faults: HISTORIES=.. JOBS=..; SEED=.. tells one
+	@cargo build --quiet --release -p udht-simulator
+	@"$(TARGET_DIR)/release/udht-simulator" $(if $(SEED),--seed $(SEED)) $(if $(HISTORIES),--histories $(HISTORIES)) \
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(FIRST),--first $(FIRST))
 
 bench: ## (not yet) the benchmarks, each beside the figure that it is to reach
 	$(call not_yet,the benchmarks)

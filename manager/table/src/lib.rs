@@ -18,6 +18,7 @@ pub mod feed;
 pub mod fingerprint;
 pub mod ids;
 pub mod key;
+pub mod mutants;
 pub mod opening;
 pub mod peers;
 pub mod sketch;

@@ -138,7 +138,7 @@ pub struct Plan<'a> {
 }
 
 /// What a decided group of writes changes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// The records to store, each as the last write of the group leaves it.
     pub entries: BTreeMap<Key, Entry>,

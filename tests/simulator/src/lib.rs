@@ -1,0 +1,24 @@
+//! Whole clusters in one thread, with faults by seed.
+//!
+//! A [`History`] is drawn from a seed: how a cluster is set up, and what happens to it.
+//! [`run`](run::run) lets it happen to pods that are made of the shipped code of `peer-table` and
+//! `peer-exchange`, in virtual time, over a network and over stores that fail; the oracle holds
+//! every step against the rules. What breaks one is made smaller and told, with its seed.
+
+mod history;
+mod liar;
+mod oracle;
+mod owner;
+mod pod;
+mod random;
+mod run;
+mod shrink;
+mod store;
+mod sync;
+mod world;
+
+pub use history::{Event, History, Network, Program, Setting, Step, StoreFault};
+pub use random::Random;
+pub use run::{Outcome, run};
+pub use shrink::shrink;
+pub use world::Violation;

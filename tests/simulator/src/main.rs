@@ -1,0 +1,148 @@
+//! `make sim`: runs histories, each of a seed of its own, and says which broke a rule.
+
+use std::num::ParseIntError;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use udht_simulator::{History, Random, run, shrink};
+
+const USAGE: &str = "usage: simulator [--seed SEED] [--histories N] [--jobs N] [--first SEED]";
+/// Histories of a run that nobody said otherwise about.
+const HISTORIES: u64 = 2_000;
+
+/// What was asked for.
+struct Args {
+    /// One history, told in full.
+    seed: Option<u64>,
+    histories: u64,
+    jobs: u64,
+    /// The seed from which those of a run are drawn.
+    first: u64,
+}
+
+fn main() -> ExitCode {
+    let args = match Args::read(std::env::args().skip(1)) {
+        Ok(args) => args,
+        Err(problem) => {
+            println!("{problem}\n{USAGE}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match args.seed {
+        Some(seed) => replay(seed),
+        None => run_many(&args),
+    }
+}
+
+impl Args {
+    fn read(mut texts: impl Iterator<Item = String>) -> Result<Self, String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let cores = std::thread::available_parallelism();
+        let mut args = Self {
+            seed: None,
+            histories: HISTORIES,
+            jobs: cores.map_or(1, |cores| cores.get() as u64),
+            first: now.map_or(0, |now| {
+                u64::from(now.subsec_nanos()) ^ (now.as_secs() << 20)
+            }),
+        };
+        while let Some(flag) = texts.next() {
+            let text = texts.next().unwrap_or_default();
+            let number = number(&text).map_err(|problem| format!("{flag} {text:?}: {problem}"))?;
+            match flag.as_str() {
+                "--seed" => args.seed = Some(number),
+                "--histories" => args.histories = number,
+                "--jobs" => args.jobs = number.max(1),
+                "--first" => args.first = number,
+                _ => return Err(format!("{flag} is not known")),
+            }
+        }
+        Ok(args)
+    }
+}
+
+fn number(text: &str) -> Result<u64, ParseIntError> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => text.parse(),
+    }
+}
+
+/// Tells one history.
+fn replay(seed: u64) -> ExitCode {
+    let history = History::draw(seed);
+    let outcome = run(&history, true);
+    println!("{:#?}", history.setting);
+    for line in &outcome.story {
+        println!("{line}");
+    }
+    println!("trace {:016x}", outcome.trace);
+    let Some(violation) = outcome.violation else {
+        println!("no rule was broken");
+        return ExitCode::SUCCESS;
+    };
+    tell_smaller(&history, violation.rule);
+    ExitCode::FAILURE
+}
+
+/// Tells the smallest history that breaks the same rule.
+fn tell_smaller(history: &History, rule: &str) {
+    // What a smaller history panics with was said already.
+    std::panic::set_hook(Box::new(|_| {}));
+    let smallest = shrink(history, rule);
+    println!(
+        "\nmade smaller, from {} steps to {}:",
+        history.steps.len(),
+        smallest.steps.len()
+    );
+    println!("{:#?}", smallest.setting);
+    for line in run(&smallest, true).story {
+        println!("{line}");
+    }
+}
+
+fn run_many(args: &Args) -> ExitCode {
+    let Args {
+        histories,
+        jobs,
+        first,
+        ..
+    } = *args;
+    println!("{histories} histories from --first {first:#x}");
+    let started = Instant::now();
+    let next = AtomicU64::new(0);
+    let failed = AtomicBool::new(false);
+    let work = || {
+        while !failed.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= histories {
+                return;
+            }
+            let seed = Random::new(first.wrapping_add(index)).next();
+            let history = History::draw(seed);
+            if let Some(violation) = run(&history, false).violation
+                && !failed.swap(true, Ordering::Relaxed)
+            {
+                println!("SEED={seed:#x}: {}: {}", violation.rule, violation.detail);
+                tell_smaller(&history, violation.rule);
+                println!("replay it with: make sim SEED={seed:#x}");
+            }
+            let done = index + 1;
+            if done.is_multiple_of((histories / 10).max(1_000)) {
+                println!("{done} after {} s", started.elapsed().as_secs());
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(work);
+        }
+    });
+    if failed.load(Ordering::Relaxed) {
+        return ExitCode::FAILURE;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{histories} histories in {seconds:.1} s with {jobs} jobs: no rule was broken");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,215 @@
+//! A store as a pod has it: what survives a crash, what it was earlier, and what goes wrong with it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use peer_table::opening::Draw;
+use peer_table::table::Changes;
+use peer_table::{Entry, Key, Opening};
+
+use crate::oracle::{Known, Oracle, Writer};
+use crate::world::Violation;
+
+/// Earlier states that are remembered, so that the last transactions can be lost.
+const EARLIER_MAX: usize = 8;
+
+/// All that is durable.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Data {
+    /// What the last opening left.
+    opening: Option<Opening>,
+    /// The records, as bytes.
+    records: BTreeMap<Key, Vec<u8>>,
+    /// The newest that was ever held here.
+    pub(crate) known: Known,
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// It cannot now; nothing was done.
+    Unavailable,
+    /// Whether it was done is not known.
+    Doubtful,
+    /// It is not what it was when it was opened.
+    Changed,
+}
+
+/// The store of a pod.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SimStore {
+    data: Data,
+    earlier: VecDeque<Data>,
+    backup: Option<Data>,
+    /// Whether it is no longer what it was when it was opened.
+    changed: bool,
+    refuses: u64,
+    doubtful: bool,
+}
+
+impl SimStore {
+    /// All that is durable now.
+    pub(crate) const fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// Whether it is still what it was when it was opened.
+    pub(crate) const fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// Opens it, or opens it anew as what it is now, where `known` was opened by the same process.
+    pub(crate) fn open(&mut self, draw: Draw, known: Option<&Opening>) -> Option<Opening> {
+        let origin = draw.origin;
+        let opening = match self.data.opening.clone() {
+            None => Opening::first(draw),
+            Some(_) if peer_table::mutants::is("origin-kept-over-openings") => {
+                self.data.opening.clone()?
+            }
+            Some(last) => last.next(origin)?,
+        };
+        let mut opening = opening;
+        if let Some(known) = known {
+            opening.remember(known);
+        }
+        self.remember();
+        self.data.opening = Some(opening.clone());
+        self.changed = false;
+        Some(opening)
+    }
+
+    /// Every record, as it reads back.
+    pub(crate) fn scan(&self) -> impl Iterator<Item = (Key, Entry)> {
+        let read = |(key, value): (&Key, &Vec<u8>)| {
+            Entry::from_stored(value)
+                .ok()
+                .map(|entry| (key.clone(), entry))
+        };
+        self.data.records.iter().filter_map(read)
+    }
+
+    /// One record.
+    pub(crate) fn get(&self, key: &Key) -> Option<Entry> {
+        Entry::from_stored(self.data.records.get(key)?).ok()
+    }
+
+    /// Writes one transaction, whole.
+    pub(crate) fn commit(
+        &mut self,
+        changes: &Changes,
+        writer: Writer,
+        oracle: &mut Oracle,
+    ) -> (Result<(), Refused>, Result<(), Violation>) {
+        if self.changed && !peer_table::mutants::is("changed-store-written") {
+            return (Err(Refused::Changed), Ok(()));
+        }
+        if self.refuses > 0 {
+            self.refuses -= 1;
+            return (Err(Refused::Unavailable), Ok(()));
+        }
+        // One in doubt is stored or not.
+        let doubtful = std::mem::take(&mut self.doubtful);
+        if doubtful && writer.wall.as_millis().is_multiple_of(2) {
+            return (Err(Refused::Doubtful), Ok(()));
+        }
+        self.remember();
+        let mut checked = Ok(());
+        for (key, entry) in &changes.entries {
+            self.data.records.insert(key.clone(), entry.to_stored());
+            checked = checked.and(oracle.stored(&mut self.data.known, writer, key, entry));
+        }
+        if let (Some(opening), Some(stamped)) = (&mut self.data.opening, changes.stamped) {
+            opening.last_reading = stamped;
+        }
+        let done = if doubtful {
+            Err(Refused::Doubtful)
+        } else {
+            Ok(())
+        };
+        (done, checked)
+    }
+
+    /// Whether what was in doubt is stored.
+    pub(crate) fn holds(&self, changes: &Changes) -> bool {
+        changes
+            .entries
+            .iter()
+            .all(|(key, entry)| self.get(key).as_ref() == Some(entry))
+    }
+
+    /// Puts a record there that was there before the history began.
+    pub(crate) fn preload(
+        &mut self,
+        oracle: &mut Oracle,
+        writer: Writer,
+        key: &Key,
+        entry: &Entry,
+    ) -> Result<(), Violation> {
+        self.data.records.insert(key.clone(), entry.to_stored());
+        oracle
+            .stamped(writer, &Known::default(), key, entry)
+            .and_then(|()| oracle.stored(&mut self.data.known, writer, key, entry))
+    }
+
+    /// Has the next transactions refused.
+    pub(crate) fn refuse(&mut self, transactions: u64) {
+        self.refuses = transactions;
+    }
+
+    /// Leaves the next transaction in doubt.
+    pub(crate) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
+    /// No fault is left waiting.
+    pub(crate) fn calm(&mut self) {
+        self.refuses = 0;
+        self.doubtful = false;
+    }
+
+    /// Copies it away.
+    pub(crate) fn back_up(&mut self) {
+        self.backup = Some(self.data.clone());
+    }
+
+    /// Makes it what it was when it was copied away.
+    pub(crate) fn restore(&mut self) -> bool {
+        let Some(backup) = self.backup.clone() else {
+            return false;
+        };
+        self.become_other(backup);
+        true
+    }
+
+    /// Loses the last transactions.
+    pub(crate) fn lose_last(&mut self, transactions: usize) -> bool {
+        let Some(at) = self.earlier.len().checked_sub(transactions) else {
+            return false;
+        };
+        let data = self.earlier[at].clone();
+        self.earlier.truncate(at);
+        self.become_other(data);
+        true
+    }
+
+    /// Becomes a copy of another, under an id of its own, or empty.
+    pub(crate) fn swap(&mut self, other: Option<(Data, Draw)>) {
+        let data = other.map_or_else(Data::default, |(data, draw)| Data {
+            opening: Some(Opening::first(draw)),
+            ..data
+        });
+        self.earlier.clear();
+        self.become_other(data);
+    }
+
+    fn become_other(&mut self, data: Data) {
+        self.data = data;
+        self.changed = true;
+    }
+
+    fn remember(&mut self) {
+        if self.earlier.len() == EARLIER_MAX {
+            self.earlier.pop_front();
+        }
+        self.earlier.push_back(self.data.clone());
+    }
+}
