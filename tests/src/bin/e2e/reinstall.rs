@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use udht_tests::cluster::kubectl::Kubectl;
+use udht_tests::cluster::release::Release;
 use udht_tests::cluster::wait::until;
 
 use crate::world::{SOON, World, record, wait_for_status};
@@ -35,6 +36,30 @@ fn objects(kubectl: &Kubectl, release: &str) -> Result<Vec<String>> {
         .collect())
 }
 
+/// A volume that is a directory of a node has no fsGroup: where it is root's alone, it is opened.
+fn open_volumes(world: &World, release: &Release) -> Result<()> {
+    let kubectl = &release.kubectl;
+    let fullname = release.fullname();
+    for number in 0..2 {
+        let claim = format!("persistentvolumeclaim data-{fullname}-{number}");
+        let volume = until("the claim is bound", SOON, || {
+            let claim = kubectl.get(&claim)?;
+            let volume = claim["spec"]["volumeName"].as_str().map(str::to_owned);
+            volume.context("it is not")
+        })?;
+        let volume = kubectl.get(&format!("persistentvolume {volume}"))?;
+        let Some(path) = volume["spec"]["hostPath"]["path"].as_str() else {
+            continue;
+        };
+        let open = format!("mkdir -p '{path}' && chmod 0777 '{path}'");
+        until("the directory is open", SOON, || {
+            let node = release.pod(number)?.node;
+            world.nodes.exec(&node, ["sh", "-c", &open]).output()
+        })?;
+    }
+    Ok(())
+}
+
 pub(crate) fn nothing_is_left_but_what_was_promised(world: &mut World) -> Result<()> {
     let kubectl = world.release.kubectl.clone();
     let fleeting = world.beside("fleeting");
@@ -58,7 +83,8 @@ pub(crate) fn nothing_is_left_but_what_was_promised(world: &mut World) -> Result
     let values = world.values(&format!(
         "{embedded}\npersistence: {{enabled: true, size: 64Mi}}"
     ));
-    lasting.helm.install(&lasting.name, &values)?;
+    lasting.helm.begin_install(&lasting.name, &values)?;
+    open_volumes(world, &lasting)?;
     let mut reaches = lasting.reaches(&lasting.wait_until_ready(2)?);
     reaches[0].put("/v1/peers/kept", &record("kept"))?.ok()?;
     wait_for_status(&mut reaches, "kept", 200)?;

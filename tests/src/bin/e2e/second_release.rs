@@ -52,7 +52,10 @@ pub(crate) fn they_never_meet(world: &mut World) -> Result<()> {
     world.saw(&format!(
         "without NetworkPolicies, an exchange of the second with {} by hand: {}",
         pods[0].name,
-        refused.trim().lines().last().unwrap_or_default()
+        refused
+            .lines()
+            .find(|line| line.starts_with("udht-sync:") || line.starts_with("result"))
+            .unwrap_or_default()
     ));
     wait_for_status(&mut reaches, "of-second", 404)?;
     other.helm.uninstall(&other.name)?;
