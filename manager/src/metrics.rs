@@ -1,15 +1,18 @@
 //! What manager tells Prometheus. Sync passes it on, as nobody outside the pod reaches manager.
 
+mod process;
+
 use std::time::Instant;
 
 use peer_table::contract::{merged_all, merged_word, via_word};
 use peer_table::feed::Via;
 use peer_table::table::Merged;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use self::process::ProcessMetrics;
 use crate::store::{Change, StoreError};
 
 /// All metrics of one manager.
@@ -32,16 +35,19 @@ pub struct Metrics {
     store_reopened: IntCounterVec,
     /// From the stamp of a change to its being visible here.
     pub replication_delay: Histogram,
-    /// How far the clock stands ahead of the wall clock.
-    pub clock_ahead_ms: IntGauge,
     /// Whether the store is bound to an authority.
     pub bound: IntGauge,
     /// Whether the pod is going.
     pub leaving: IntGauge,
+    /// How far the clock stands ahead of the wall clock, in seconds.
+    pub clock_ahead: Gauge,
+    /// 1 if the store answered the last scrape.
+    pub store_up: IntGauge,
     /// Watchers now.
     pub watchers: IntGauge,
     /// Requests by method, route and status.
     pub requests: IntCounterVec,
+    process: ProcessMetrics,
 }
 
 /// The results of a local write, as its metric's label.
@@ -137,8 +143,12 @@ impl Metrics {
                 )
                 .buckets(DELAY_SECONDS.to_vec()),
             )),
-            clock_ahead_ms: registered!(IntGauge::new(
-                "udht_clock_ahead_milliseconds",
+            store_up: registered!(IntGauge::new(
+                "udht_store_up",
+                "1 if the store answered this scrape.",
+            )),
+            clock_ahead: registered!(Gauge::new(
+                "udht_clock_ahead_seconds",
                 "How far the clock that stamps writes stands ahead of this machine's.",
             )),
             bound: registered!(IntGauge::new(
@@ -154,6 +164,16 @@ impl Metrics {
                 Opts::new("udht_manager_requests_total", "HTTP requests answered."),
                 &["method", "route", "status"],
             )),
+            process: ProcessMetrics {
+                cpu_seconds: registered!(Counter::new(
+                    "udht_manager_cpu_seconds_total",
+                    "CPU time that manager has used, in user and system mode.",
+                )),
+                resident_bytes: registered!(IntGauge::new(
+                    "udht_manager_resident_memory_bytes",
+                    "Memory that manager holds.",
+                )),
+            },
             registry: registry.clone(),
         };
         metrics.begin_at_zero();
@@ -210,6 +230,11 @@ impl Metrics {
             self.store_errors.with_label_values(&[operation]).inc();
         }
         result
+    }
+
+    /// Brings up to date what the system knows of this process.
+    pub fn observe_process(&self) {
+        self.process.observe();
     }
 
     /// All of it in the text format of Prometheus.

@@ -4,6 +4,7 @@ mod authority;
 mod exchanges;
 mod kubernetes;
 mod lifecycle;
+mod process;
 mod pushes;
 mod register;
 mod tls;
@@ -14,6 +15,7 @@ pub use self::authority::AuthorityMetrics;
 pub use self::exchanges::{Direction, ExchangeMetrics};
 pub use self::kubernetes::{KubernetesMetrics, PodCounts, Request, WatchEnd};
 pub use self::lifecycle::{HandedOver, LifecycleMetrics};
+use self::process::ProcessMetrics;
 pub use self::pushes::{PushMetrics, Pushed};
 use self::register::Register;
 pub use self::tls::TlsMetrics;
@@ -43,6 +45,7 @@ pub struct Metrics {
     /// 1 if the manager answered at the last scrape.
     pub manager_up: IntGauge,
     turned_away: IntCounterVec,
+    process: ProcessMetrics,
 }
 
 /// What the peer book says at a scrape.
@@ -58,6 +61,8 @@ pub struct PeerGauges {
     pub distinct_digests: IntGauge,
     /// The largest difference to the clock of a peer.
     pub clock_skew: Gauge,
+    /// How far this machine's clock is ahead of most of the peers' ones.
+    pub clock_offset: Gauge,
 }
 
 /// A port that this program listens on.
@@ -112,6 +117,14 @@ impl Metrics {
                 "1 if the manager answered this scrape; its metrics follow only then.",
             )?,
             turned_away,
+            process: ProcessMetrics {
+                cpu_seconds: register.fractional_counter(
+                    "udht_sync_cpu_seconds_total",
+                    "CPU time that sync has used, in user and system mode.",
+                )?,
+                resident_bytes: register
+                    .gauge("udht_sync_resident_memory_bytes", "Memory that sync holds.")?,
+            },
             registry,
         })
     }
@@ -119,6 +132,11 @@ impl Metrics {
     /// The counter of connections that were turned away.
     pub fn turned_away(&self, port: Port) -> IntCounter {
         self.turned_away.with_label_values(&[port.word()])
+    }
+
+    /// Brings up to date what the system knows of this process.
+    pub fn observe_process(&self) {
+        self.process.observe();
     }
 
     /// All of it in the text format of Prometheus.
@@ -149,6 +167,11 @@ impl PeerGauges {
             clock_skew: register.fractional_gauge(
                 "udht_clock_skew_seconds",
                 "The largest difference between this machine's clock and a peer's, as last seen.",
+            )?,
+            clock_offset: register.fractional_gauge(
+                "udht_clock_offset_seconds",
+                "How far this machine's clock is ahead of the median of the peers' clocks: far from \
+                 0 where it is this one that is wrong.",
             )?,
         })
     }

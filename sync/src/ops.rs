@@ -135,6 +135,7 @@ async fn metrics(node: &Node) -> Answered {
     let manager = node.manager.metrics().await;
     node.metrics.manager_up.set(i64::from(manager.is_ok()));
     observe_peers(node);
+    node.metrics.observe_process();
     let mut text = match node.metrics.render() {
         Ok(text) => text,
         Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
@@ -162,10 +163,37 @@ fn observe_peers(node: &Node) {
     let isolated = shut_out || book.isolated(now, window);
     gauges.isolated.set(i64::from(isolated));
     gauges.distinct_digests.set(gauge(book.distinct_digests()));
-    let skews = book.peers().filter_map(|(_, peer)| peer.skew_ms);
-    let largest_ms = skews.map(i64::unsigned_abs).max().unwrap_or(0);
-    let largest = Duration::from_millis(largest_ms);
-    gauges.clock_skew.set(largest.as_secs_f64());
+    let skews: Vec<_> = book.peers().filter_map(|(_, peer)| peer.skew_ms).collect();
+    let skew = Skew::of(skews);
+    gauges.clock_skew.set(skew.largest.as_secs_f64());
+    gauges.clock_offset.set(skew.offset_seconds);
+}
+
+/// What the peers' clocks say of this machine's.
+#[derive(Copy, Clone, PartialEq, Debug)]
+struct Skew {
+    /// The largest difference to one of them.
+    largest: Duration,
+    /// How far this clock is ahead of the middle one of theirs. Of two in the middle, the nearer
+    /// one counts: with one clock wrong of three, the two others are to be right.
+    offset_seconds: f64,
+}
+
+impl Skew {
+    /// Of how far each peer's clock is ahead, in milliseconds.
+    fn of(mut ahead_ms: Vec<i64>) -> Self {
+        let largest_ms = ahead_ms.iter().map(|ahead| ahead.unsigned_abs()).max();
+        ahead_ms.sort_unstable();
+        let count = ahead_ms.len();
+        let middle = ahead_ms.get(count.saturating_sub(1) / 2..=count / 2);
+        let nearer = middle.and_then(|two| two.iter().min_by_key(|ahead| ahead.unsigned_abs()));
+        let nearer_ms = nearer.copied().unwrap_or(0);
+        let offset = Duration::from_millis(nearer_ms.unsigned_abs()).as_secs_f64();
+        Self {
+            largest: Duration::from_millis(largest_ms.unwrap_or(0)),
+            offset_seconds: if nearer_ms > 0 { -offset } else { offset },
+        }
+    }
 }
 
 /// What is known of the peers.
@@ -254,4 +282,38 @@ async fn peers(node: &Node) -> Answered {
         peers: node.book().peers().map(view).collect(),
     };
     json(&report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offset(ahead_ms: &[i64]) -> f64 {
+        Skew::of(ahead_ms.to_vec()).offset_seconds
+    }
+
+    #[test]
+    fn the_clock_that_is_wrong_is_told_from_those_that_are_right() {
+        let wrong = Skew::of(vec![-10_000, -10_010]);
+        assert_eq!(wrong.largest, Duration::from_millis(10_010));
+        assert!((wrong.offset_seconds - 10.0).abs() < 1e-9);
+        let right = Skew::of(vec![10_000, -10]);
+        assert_eq!(right.largest, Duration::from_secs(10));
+        assert!((right.offset_seconds - 0.01).abs() < 1e-9);
+        assert!((offset(&[20, 10_000, 10]) + 0.02).abs() < 1e-9);
+        assert!((offset(&[-40, 9_000, 9_000, -30]) - 0.03).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_knows_no_clock_is_not_wrong() {
+        let alone = Skew::of(Vec::new());
+        assert_eq!(alone.largest, Duration::ZERO);
+        assert!(alone.offset_seconds.abs() < 1e-9);
+    }
+
+    #[test]
+    fn of_two_nobody_can_say_which_one_is_wrong() {
+        assert!((offset(&[7_000]) + 7.0).abs() < 1e-9);
+        assert!((offset(&[-7_000]) - 7.0).abs() < 1e-9);
+    }
 }

@@ -406,8 +406,8 @@ impl OwnerTask {
         let ahead = clock.saturating_sub(wall_now().as_millis());
         shared
             .metrics
-            .clock_ahead_ms
-            .set(i64::try_from(ahead).unwrap_or(i64::MAX));
+            .clock_ahead
+            .set(Duration::from_millis(ahead).as_secs_f64());
     }
 }
 

@@ -61,3 +61,19 @@ async fn answers_are_counted_by_method_route_and_status() {
     assert_eq!(count("other", "/v1/peers", 405), 1);
     assert_eq!(count("GET", "/v1/peers", 400), 1, "two hosts");
 }
+
+#[tokio::test]
+async fn a_store_that_fails_is_told_at_the_next_scrape_and_so_is_its_being_back() {
+    let manager = Manager::new().await;
+    let up = async || {
+        let figures = manager.get("/metrics").expect(200).await;
+        let lines = figures.text().lines().map(str::to_owned);
+        let mut values = lines.filter(|line| line.starts_with("udht_store_up "));
+        values.next().unwrap()
+    };
+    assert_eq!(up().await, "udht_store_up 1");
+    manager.fail_store(true);
+    assert_eq!(up().await, "udht_store_up 0");
+    manager.fail_store(false);
+    assert_eq!(up().await, "udht_store_up 1");
+}

@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, Result,
 };
 
@@ -36,6 +36,10 @@ impl Register<'_> {
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
         self.take(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn fractional_counter(&self, name: &str, help: &str) -> Result<Counter> {
+        self.take(Counter::new(name, help))
     }
 
     pub(super) fn fractional_gauge(&self, name: &str, help: &str) -> Result<Gauge> {

@@ -41,7 +41,7 @@ impl TlsMetrics {
             reloaded: reloads.with_label_values(&["ok"]),
             reload_failed: reloads.with_label_values(&["failed"]),
             expiry: register.gauge(
-                "udht_tls_certificate_expiry_seconds",
+                "udht_tls_certificate_expiry_timestamp_seconds",
                 "When this sync's certificate expires, in seconds of the Unix epoch; 0 without TLS.",
             )?,
         };

@@ -41,7 +41,8 @@ fn under(api: &Api) -> Spec {
 
 /// Waits until it has a certificate.
 async fn has_certificate(sync: &Sync) {
-    sync.counts("udht_tls_certificate_expiry_seconds", 1).await;
+    sync.counts("udht_tls_certificate_expiry_timestamp_seconds", 1)
+        .await;
 }
 
 /// Pods under one authority, each with its certificate.

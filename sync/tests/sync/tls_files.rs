@@ -127,7 +127,7 @@ async fn the_end_of_the_certificate_is_told_and_follows_the_files() {
     };
     let mut folder = Folder::new(&[&authority], &until(2100));
     let [a] = start([with(&folder)]).await;
-    let expiry = "udht_tls_certificate_expiry_seconds";
+    let expiry = "udht_tls_certificate_expiry_timestamp_seconds";
     assert_eq!(a.sync.metric(expiry).await, 4_102_444_800);
     folder.swap(&[&authority], &until(2101));
     a.sync.counts(RELOADED, 1).await;
