@@ -81,14 +81,7 @@ impl Metrics {
                 metric
             }};
         }
-        let build = registered!(IntGaugeVec::new(
-            Opts::new(
-                "udht_manager_build_info",
-                "Always 1; the version of this manager."
-            ),
-            &["version"],
-        ));
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        register(Box::new(build_info()?))?;
         let metrics = Self {
             records: registered!(IntGaugeVec::new(
                 Opts::new("udht_records", "Live records held."),
@@ -241,4 +234,12 @@ impl Metrics {
     pub fn render(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+/// Which version this is.
+fn build_info() -> prometheus::Result<IntGaugeVec> {
+    let help = "Always 1; the version of this manager.";
+    let build = IntGaugeVec::new(Opts::new("udht_manager_build_info", help), &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    Ok(build)
 }

@@ -75,7 +75,7 @@ fn new_signer(authority: &Authority) -> Signer {
 #[tokio::test]
 async fn ten_syncs_that_start_at_once_make_one_authority_and_talk_under_it() {
     let api = Api::start().await;
-    let pods: [Pod; 10] = of_one(&api).await;
+    let pods: [Pod; 10] = Box::pin(of_one(&api)).await;
     let authority = api.authority().unwrap();
     assert_eq!(api.answered("update", 200), 1, "it is written once");
     assert!(api.answered("update", 409) < 10);
@@ -249,12 +249,12 @@ async fn the_authority_is_rotated_while_exchanges_go_on_and_the_old_one_is_refus
     };
     let rotated = old.rotated(new_signer(&old), wall::now(), overlap);
     api.put(&rotated.unwrap());
-    let stage = "udht_authority_rotation_stage";
+    let progress = "udht_authority_rotation_stage";
     for pod in [&a, &b] {
-        pod.sync.counts(stage, 1).await;
+        pod.sync.counts(progress, 1).await;
     }
     for pod in [&a, &b] {
-        pod.sync.counts(stage, 2).await;
+        pod.sync.counts(progress, 2).await;
     }
     // Until the end the old one is believed, by whoever signs with the new one.
     let settled = api
@@ -267,7 +267,7 @@ async fn the_authority_is_rotated_while_exchanges_go_on_and_the_old_one_is_refus
         pod.sync
             .counts("udht_tls_reloads_total{result=\"ok\"}", 3)
             .await;
-        assert_eq!(pod.sync.metric(stage).await, 0);
+        assert_eq!(pod.sync.metric(progress).await, 0);
     }
     for (counted, _) in &mut loops {
         let target = *counted.borrow() + 20;

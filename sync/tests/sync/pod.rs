@@ -153,7 +153,7 @@ impl Pod {
     /// Starts one whose manager is there already.
     pub(crate) async fn beside(manager: StandIn, spec: &Spec, peers: &[&Address]) -> Self {
         let bound = bind(&manager.url(), spec).await;
-        let peers = peers.iter().map(|address| Address::clone(address));
+        let peers = peers.iter().copied().cloned();
         bound.node().book().replace(peers);
         let sync = Sync::run(bound);
         manager.followed().await;

@@ -302,16 +302,13 @@ impl Shared {
 
     fn state(&self, symbols: usize) -> State {
         let binding = self.binding.lock().unwrap().clone();
-        let (cluster, key, authority) = match binding {
-            Some(binding) => (
-                binding.cluster(&self.cluster).unwrap(),
-                binding.fingerprint_key.check(),
-                binding.authority.as_bytes().to_vec(),
-            ),
-            None => {
-                let key = FingerprintKey::of_cluster(&self.cluster);
-                (self.cluster.clone(), key.check(), Vec::new())
-            }
+        let (cluster, key, authority) = if let Some(binding) = binding {
+            let authority = binding.authority.as_bytes().to_vec();
+            let cluster = binding.cluster(&self.cluster).unwrap();
+            (cluster, binding.fingerprint_key.check(), authority)
+        } else {
+            let key = FingerprintKey::of_cluster(&self.cluster);
+            (self.cluster.clone(), key.check(), Vec::new())
         };
         let inner = self.inner.lock().unwrap();
         let mut encoded = Vec::new();
@@ -530,8 +527,10 @@ impl Feed {
         loop {
             let begun = std::mem::replace(&mut self.begun, true);
             // A table that was made anew has a feed of its own.
-            let batch = self.changes()?;
-            if !begun || batch.is_some() {
+            let fresh = self.changes()?;
+            if !begun || !fresh.is_empty() {
+                let name = peers::table_name();
+                let batch = (!fresh.is_empty()).then(|| Batch::new(&name, fresh));
                 let revision = self.at.to_string();
                 return Some(FeedPart { revision, batch });
             }
@@ -543,15 +542,14 @@ impl Feed {
     }
 
     /// What was not told yet; `None` if that cannot be told any more.
-    fn changes(&mut self) -> Option<Option<Batch>> {
+    fn changes(&mut self) -> Option<Vec<(Key, Entry)>> {
         let inner = self.open.0.inner.lock().unwrap();
         let changes = inner.table.feed().since(self.at, 256).ok()?;
         self.at = changes.last().map_or(self.at, |(revision, _)| *revision);
-        let fresh: Vec<_> = changes
+        let fresh = changes
             .into_iter()
             .filter(|(_, change)| change.via == Via::Local && change.what == Changed::Body)
-            .map(|(_, change)| (change.key.clone(), change.entry.clone()))
-            .collect();
-        Some((!fresh.is_empty()).then(|| Batch::new(inner.table.name(), fresh)))
+            .map(|(_, change)| (change.key.clone(), change.entry.clone()));
+        Some(fresh.collect())
     }
 }

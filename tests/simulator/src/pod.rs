@@ -14,6 +14,10 @@ use crate::store::SimStore;
 use crate::world::{Answer, Life, START_MS};
 
 /// A pod.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fault of its own, and any of them may meet any other"
+)]
 pub(crate) struct Pod {
     /// Its number.
     pub(crate) number: usize,

@@ -138,6 +138,10 @@ fn meant(world: &World, pod: usize) -> usize {
     pod % world.pods.len()
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each kind of event, and nothing else"
+)]
 fn happen(sim: &Sim, world: &mut World, event: &Event, random: &mut Random) {
     match *event {
         Event::Put(pod, record) => write(world, pod, vec![put(record, random)]),

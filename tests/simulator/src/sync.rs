@@ -286,12 +286,12 @@ pub(crate) fn push_news(sim: &Sim, pod: usize) {
             table,
             scope: Scope::whole(scope_start, sync.book.own_position()),
         };
-        spread(sim, world, pod, news);
+        spread(sim, world, pod, &news);
     }
 }
 
 /// Sends news to the heads of all groups that the scope is split into.
-fn spread(sim: &Sim, world: &mut World, pod: usize, news: PassOn) {
+fn spread(sim: &Sim, world: &mut World, pod: usize, news: &PassOn) {
     let now = world.pods[pod].uptime(world.now_ms);
     let it = &world.pods[pod];
     let (Some(sync), Some(alive)) = (&it.sync, it.life(Program::Sync)) else {
@@ -516,7 +516,7 @@ impl Remote for Line {
         } else {
             request
         };
-        send(&self.sim, self.from, &self.to, request, random)
+        send(&self.sim, self.from, &self.to, &request, random)
             .wait(&self.sim, PEER_MS_MAX)
             .await
             .ok_or(Cut)
@@ -528,7 +528,7 @@ pub(crate) fn send(
     sim: &Sim,
     from: usize,
     to: &Address,
-    request: Vec<u8>,
+    request: &[u8],
     mut random: Random,
 ) -> Answer<Vec<u8>> {
     let answer = Answer::new();
@@ -544,7 +544,7 @@ pub(crate) fn send(
         1
     };
     for _ in 0..copies {
-        let (sim, to, request) = (sim.clone(), to.clone(), request.clone());
+        let (sim, to, request) = (sim.clone(), to.clone(), request.to_vec());
         let (answer, mut random) = (answer.clone(), random.fork());
         world.spawn(None, async move {
             let Some(request) = hop(&sim, request, &mut random).await else {
@@ -652,7 +652,7 @@ fn answered(sim: &Sim, world: &mut World, pod: usize, report: RespondReport) {
         touch(world, pod, &partner);
     }
     if let Some(news) = report.pass_on {
-        spread(sim, world, pod, news);
+        spread(sim, world, pod, &news);
     }
 }
 
