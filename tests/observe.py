@@ -30,13 +30,6 @@ ALERT_DOCS = ROOT / "docs/alerts.md"
 # Where the programs' tests hold the text that they give to Prometheus.
 SNAPSHOTS = ["sync/tests/sync/snapshots/*every_metric*.snap", "manager/tests/http/snapshots/*figures*.snap"]
 
-# What is agreed to come and no program has yet: to be empty.
-NOT_YET = {
-    "udht_brake": "gauge",
-    "udht_gone_pods": "gauge",
-    "udht_gone_removed_total": "counter",
-    "udht_handovers_total": "counter",
-}
 # What a program has only where it is used, so that no snapshot shows it.
 NOT_ALWAYS = {
     "udht_kubernetes_up": "gauge",
@@ -89,7 +82,7 @@ def exported():
                     found = re.match(r"[a-z0-9_]+\{(.*)\} ", line)
                     if name and found:
                         families[name][1].update(re.findall(r'(\w+)="', found[1]))
-    for name, kind in (NOT_YET | NOT_ALWAYS).items():
+    for name, kind in NOT_ALWAYS.items():
         families.setdefault(name, (kind, {"reason", "result", "resource", "verb", "state"}))
     return families
 
@@ -393,8 +386,6 @@ def look(prometheus, chart, namespace, release, rules_loaded):
             ofpod = any(variable["name"] == "pod" for variable in board["templating"]["list"])
             for panel in panels(board):
                 for target in panel["targets"]:
-                    if NOT_YET.keys() & set(METRIC.findall(target["expr"])):
-                        continue
                     names |= set(METRIC.findall(target["expr"]))
                     # Of one pod's panels it is enough that some pod has something to show: what a pod never did it has
                     # no quantile of.
@@ -402,7 +393,6 @@ def look(prometheus, chart, namespace, release, rules_loaded):
                     asked += 1
                     wrong.unless(any(prometheus.values(query) for query in queries),
                                  f"{where}: {file}: {panel['title']}: nothing for {queries[0]}")
-        names -= NOT_YET.keys()
         for name in sorted(names):
             wrong.unless(prometheus.values(name + scope), f"{where}: {name} has no value")
         for pod in pods:

@@ -265,10 +265,11 @@ async fn many_writers_over_a_shaky_connection_lose_and_invent_nothing() {
     const WRITERS: usize = 8;
     const WRITES: usize = 40;
     let server = Server::start(&[]);
-    let proxy = Proxy::to(server.address()).await;
+    // Kept here too: with its last handle it would take no connection any more.
+    let proxy = Arc::new(Proxy::to(server.address()).await);
     let running = Arc::new(Running::over(&proxy.url()).await);
     let shaking = tokio::spawn({
-        let proxy = Arc::new(proxy);
+        let proxy = Arc::clone(&proxy);
         async move {
             loop {
                 tokio::task::yield_now().await;

@@ -64,6 +64,9 @@ struct Arguments {
     /// The image of Redis, which the nodes must have or be able to pull
     #[arg(long, env = "REDIS_IMAGE", default_value = "redis:local")]
     redis_image: String,
+    /// The image of Prometheus, which the nodes must have or be able to pull
+    #[arg(long, env = "PROMETHEUS_IMAGE", default_value = "prometheus:local")]
+    prometheus_image: String,
     /// The chart
     #[arg(long, default_value = "charts/udht")]
     chart: PathBuf,

@@ -33,8 +33,6 @@ pub(crate) struct World {
     pub(crate) nodes: Nodes,
     /// The release that the steps work on.
     pub(crate) release: Release,
-    /// The namespace of Prometheus, once it was made.
-    pub(crate) monitoring: Option<Kubectl>,
     installed: bool,
     started: Instant,
     /// What is told beside others, until it is all told at once.
@@ -71,7 +69,6 @@ impl World {
                 helm,
                 kubectl,
             },
-            monitoring: None,
             installed: false,
             started: Instant::now(),
             told: None,
@@ -87,7 +84,6 @@ impl World {
             arguments: self.arguments.clone(),
             nodes: self.nodes.clone(),
             release: self.release.clone(),
-            monitoring: None,
             installed: true,
             started: self.started,
             told: Some(RefCell::default()),
@@ -185,7 +181,6 @@ tls: {{rotationOverlap: {overlap}s}}
 networkPolicy:
   opsFrom:
     - podSelector: {{matchLabels: {{role: scraper}}}}
-    - namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: monitoring}}}}
 {more}
 "#
         )
@@ -298,17 +293,6 @@ networkPolicy:
         until("the API server answers", Duration::from_mins(1), || {
             self.release.kubectl.say("get --raw /readyz")
         })?;
-        if let Some(monitoring) = self.monitoring.take() {
-            monitoring
-                .run([
-                    "delete",
-                    "namespace",
-                    monitoring.namespace(),
-                    "--ignore-not-found",
-                    "--wait=false",
-                ])
-                .output()?;
-        }
         self.remove_namespace()
     }
 }
