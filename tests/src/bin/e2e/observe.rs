@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use udht_tests::cluster::command::Run;
 
+use crate::rollout::{account_for, trickle};
 use crate::world::World;
 
 /// How long Prometheus may take until it has scraped all that is asked of it.
@@ -19,7 +20,9 @@ const PORT: u16 = 9090;
 const TOOL: &str = "tests/observe.py";
 
 pub(crate) fn prometheus_has_every_figure(world: &mut World) -> Result<()> {
-    world.at_rest()?;
+    let (pods, _) = world.at_rest()?;
+    // Of what never happens there is no rate.
+    let trickle = trickle(world, &pods, "figures")?;
     let kubectl = world.release.kubectl.clone();
     let image = &world.arguments.prometheus_image;
     let service = format!("_tcp.{}]", world.release.name);
@@ -43,5 +46,10 @@ pub(crate) fn prometheus_has_every_figure(world: &mut World) -> Result<()> {
     for line in said.trim_end().lines() {
         world.saw(line);
     }
-    Ok(())
+    for file in MANIFESTS {
+        kubectl
+            .run(["delete", "--filename", file, "--wait=false"])
+            .output()?;
+    }
+    account_for(world, trickle)
 }
