@@ -20,9 +20,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use peer_table::contract::{
-    FINGERPRINTS_MAX, FingerprintPage, State, TableState, fingerprints_to_bytes,
-};
+use peer_table::contract::{FingerprintPage, State};
 use peer_table::feed::{Change, Feed, FeedLimits, Gone, Revision, Via};
 use peer_table::peers::{self, Draft, InvalidField, Patch};
 use peer_table::sketch::Sketch;
@@ -269,8 +267,7 @@ pub async fn open(
     let table_name = peers::table_name();
     let spec = spec(&table_name, &fingerprint_key, limits, &opening);
     let (table, highest) = load::load(&*store, &spec, &metrics).await?;
-    let highest = highest.max(opening.last_reading);
-    let clock = Clock::new(opening.origin, highest, drift_max);
+    let clock = opening.clock(highest, drift_max);
     let (revision, _) = watch::channel(table.feed().revision());
     let shared = Arc::new(Shared {
         cluster,
@@ -442,32 +439,14 @@ impl Owner {
 
     /// Who this replica is and how its table stands, with the first `symbols` coded symbols.
     pub fn state(&self, symbols: usize) -> Result<State, OwnerError> {
-        let shared = &self.shared;
-        let current = shared.keyed()?;
+        let current = self.shared.keyed()?;
         let Current {
             opening,
             cluster,
             table,
             ..
         } = &*current;
-        let authority = opening.binding.as_ref();
-        let authority = authority.map(|binding| binding.authority.as_bytes().to_vec());
-        let mut encoded = Vec::new();
-        peer_table::sketch::encode(table.sketch().symbols(0..symbols), &mut encoded);
-        Ok(State {
-            cluster: cluster.to_string(),
-            key_check: table.key_check(),
-            store: opening.store.as_bytes().to_vec(),
-            origin: opening.origin.as_bytes().to_vec(),
-            set_digest: 0,
-            peer_id: opening.peer_id.to_string(),
-            tables: vec![TableState {
-                name: shared.table_name.to_string(),
-                digest: table.digest().into(),
-                symbols: encoded,
-            }],
-            authority: authority.unwrap_or_default(),
-        })
+        Ok(State::of(cluster, opening, table, symbols))
     }
 
     /// Up to `limit` fingerprints in ascending order, from the first at or above `from`.
@@ -476,15 +455,8 @@ impl Owner {
         from: Fingerprint,
         limit: usize,
     ) -> Result<FingerprintPage, OwnerError> {
-        let limit = limit.clamp(1, FINGERPRINTS_MAX);
         let current = self.shared.keyed()?;
-        let mut page: Vec<_> = current.table.fingerprints_from(from, limit + 1).collect();
-        let complete = page.len() <= limit;
-        page.truncate(limit);
-        Ok(FingerprintPage {
-            fingerprints: fingerprints_to_bytes(page),
-            complete,
-        })
+        Ok(FingerprintPage::of(&current.table, from, limit))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::logging;
 use crate::metrics::Metrics;
 use crate::owner::{self, Owner, OwnerConfig};
 use crate::server::{self, App, drawn_id};
-use crate::store::{self, Draw, StoreError};
+use crate::store::{self, StoreError};
 
 /// How long the owner may take at the end for what is in its queue.
 const OWNER_GRACE: Duration = Duration::from_secs(5);
@@ -93,7 +93,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     };
     let host = host_name();
     let opened = async {
-        let store = store::open(&store, &config.cluster, &host, Draw::new(drawn_id())).await?;
+        let store = store::open(&store, &config.cluster, &host, store::draw(drawn_id())).await?;
         owner::open(store, config, Arc::clone(&metrics)).await
     };
     let (owner, task) = tokio::select! {

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::pod::known_as;
 use super::{Current, Shared, spec};
 use crate::metrics::Metrics;
-use crate::store::{Draw, Store, StoreError, Stored};
+use crate::store::{Draw, Store, StoreError, Stored, draw};
 
 /// After so many records, or so much time, the log says how far the reading is.
 const SAID_RECORDS: usize = 100_000;
@@ -129,7 +129,7 @@ pub(super) async fn open_anew(shared: &Shared) -> (Current, Reading) {
                 let opening = &shared.current().opening;
                 Draw {
                     binding: opening.binding.clone(),
-                    ..Draw::new(opening.peer_id.clone())
+                    ..draw(opening.peer_id.clone())
                 }
             };
             let opening = shared.store.reopen(draw).await?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use peer_table::feed::Via;
 use peer_table::peers::InvalidField;
 use peer_table::table::{Changes, Merged, Plan, Row, WriteRefused};
-use peer_table::{Binding, Clock, ClusterId, Entry, Key, Version, WallTime};
+use peer_table::{Binding, ClusterId, Entry, Key, Version, WallTime};
 
 use super::load::open_anew;
 use super::pod::{BindRefused, Kept};
@@ -317,8 +317,8 @@ impl OwnerTask {
             }
         };
         let opening = &current.opening;
-        let last = self.clock.last().max(highest).max(opening.last_reading);
-        self.clock = Clock::new(opening.origin, last, shared.drift_max);
+        let highest = self.clock.last().max(highest);
+        self.clock = opening.clock(highest, shared.drift_max);
         tracing::warn!(
             store = %opening.store,
             records = current.table.live() + current.table.tombstones(),

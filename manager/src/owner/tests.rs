@@ -4,7 +4,7 @@ use peer_table::peers::Draft;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::store::Draw;
+use crate::store::draw;
 use crate::store::redis::tests::proxy::Proxy;
 use crate::store::redis::tests::server::Server;
 use crate::store::redis::{RedisStore, RedisUrl};
@@ -19,7 +19,7 @@ impl Running {
     async fn over(url: &str) -> Self {
         let cluster: ClusterId = "test".parse().unwrap();
         let url = RedisUrl::parse(url).unwrap();
-        let draw = Draw::new("own".parse().unwrap());
+        let draw = draw("own".parse().unwrap());
         let store = RedisStore::open(url, &cluster, "pod", draw).await.unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let config = OwnerConfig {

@@ -20,103 +20,19 @@ use peer_table::entry::CorruptEntry;
 use peer_table::{Binding, Entry, Key, OriginId, Reading, StoreId, TableName};
 use uuid::Uuid;
 
+pub use peer_table::opening::{Draw, Opening};
 pub use url::{InvalidStoreUrl, StoreUrl, open};
 
 /// The format of the storage layout that this build writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
-/// How many ids of earlier openings a store keeps; of more, the oldest are forgotten.
-///
-/// Kubernetes starts a container that keeps failing every five minutes at the most, so these are
-/// two weeks of nothing but restarts: twice as long as an id that says nothing is waited for.
-pub const RETIRED_MAX: usize = 4_096;
-
-/// What an opening of a store found and made.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Opening {
-    /// The store's id: made when it was first opened.
-    pub store: StoreId,
-    /// The id of this opening, drawn anew and stored before the answer.
-    pub origin: OriginId,
-    /// The ids of earlier openings, oldest first, at most [`RETIRED_MAX`]; the last of them is
-    /// retired by this one.
-    pub retired: Vec<OriginId>,
-    /// The highest reading that was stored with an own write.
-    pub last_reading: Reading,
-    /// The `peer_id` of this pod's own record: made when the store was first opened.
-    pub peer_id: Key,
-    /// The authority that the store is bound to, if it is to any.
-    pub binding: Option<Binding>,
-}
-
-impl Opening {
-    /// The first opening of a store.
-    pub fn first(draw: Draw) -> Self {
-        Self {
-            store: draw.store,
-            origin: draw.origin,
-            retired: Vec::new(),
-            last_reading: Reading::default(),
-            peer_id: draw.peer_id,
-            binding: draw.binding,
-        }
-    }
-
-    /// Retires the ids of `known` too, an opening by the same process which ends with this one.
-    pub fn remember(&mut self, known: &Self) {
-        let mut retired = known.retired.clone();
-        retired.push(known.origin);
-        retired.retain(|id| *id != self.origin && !self.retired.contains(id));
-        retired.append(&mut self.retired);
-        let forgotten = retired.len().saturating_sub(RETIRED_MAX);
-        retired.drain(..forgotten);
-        self.retired = retired;
-    }
-
-    /// The same, bound as `draw` says if it is not bound yet.
-    #[must_use]
-    pub fn bound_as(mut self, draw: &Draw) -> Self {
-        self.binding = self.binding.or_else(|| draw.binding.clone());
-        self
-    }
-
-    /// The opening after this one, under `origin`; `None` if that id was used before: its versions
-    /// would repeat.
-    #[must_use]
-    pub fn next(mut self, origin: OriginId) -> Option<Self> {
-        self.retired.push(self.origin);
-        if self.retired.contains(&origin) {
-            return None;
-        }
-        let forgotten = self.retired.len().saturating_sub(RETIRED_MAX);
-        self.retired.drain(..forgotten);
-        Some(Self { origin, ..self })
-    }
-}
-
-/// What a new opening is made of: randomness, drawn by the caller, and what a store takes over that
-/// knows nothing of it yet.
-#[derive(Clone, Debug)]
-pub struct Draw {
-    /// The store's id, if it has none yet.
-    pub store: StoreId,
-    /// The new opening's id.
-    pub origin: OriginId,
-    /// The pod's own `peer_id`, if the store has none yet.
-    pub peer_id: Key,
-    /// The authority to be bound to, if the store is not bound yet.
-    pub binding: Option<Binding>,
-}
-
-impl Draw {
-    /// Random ids, this `peer_id`, and no authority.
-    pub fn new(peer_id: Key) -> Self {
-        Self {
-            store: StoreId::from_bytes(*Uuid::new_v4().as_bytes()),
-            origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
-            peer_id,
-            binding: None,
-        }
+/// Random ids for an opening, this `peer_id`, and no authority.
+pub fn draw(peer_id: Key) -> Draw {
+    Draw {
+        store: StoreId::from_bytes(*Uuid::new_v4().as_bytes()),
+        origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
+        peer_id,
+        binding: None,
     }
 }
 
@@ -343,42 +259,5 @@ pub trait Store: Send + Sync {
     async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {
         let _ = table;
         Ok(None)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(number: u128) -> OriginId {
-        OriginId::from_bytes(number.to_be_bytes())
-    }
-
-    fn first() -> Opening {
-        Opening::first(Draw {
-            store: StoreId::from_bytes([1; 16]),
-            origin: id(0),
-            peer_id: "pod".parse().expect("a key"),
-            binding: None,
-        })
-    }
-
-    #[test]
-    fn the_oldest_ids_are_forgotten_and_the_last_retired_one_never() {
-        let last = RETIRED_MAX as u128 + 9;
-        let opening = (1..=last).fold(first(), |opening, number| {
-            opening.next(id(number)).expect("a new id")
-        });
-        assert_eq!(opening.origin, id(last));
-        assert_eq!(opening.retired.len(), RETIRED_MAX);
-        assert_eq!(opening.retired.first(), Some(&id(9)));
-        assert_eq!(opening.retired.last(), Some(&id(last - 1)));
-    }
-
-    #[test]
-    fn an_id_that_was_used_before_is_refused() {
-        let second = first().next(id(1)).expect("a new id");
-        assert_eq!(second.clone().next(id(0)), None);
-        assert_eq!(second.next(id(1)), None);
     }
 }

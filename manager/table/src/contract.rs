@@ -19,7 +19,7 @@ pub use self::pod::{ADOPTS_MAX, Bind, Leave, LeaveAnswer};
 use crate::clock::{Contact, Reading, Version};
 use crate::entry::{Body, Content, Entry};
 use crate::feed::Via;
-use crate::fingerprint::{Fingerprint, FingerprintKey};
+use crate::fingerprint::Fingerprint;
 use crate::ids::{ClusterId, OriginId};
 use crate::key::{Key, TableName};
 use crate::opening::Opening;
@@ -69,26 +69,20 @@ pub struct State {
 }
 
 impl State {
-    /// The state of the replica that opened its store so, with these tables.
-    pub fn of(
-        cluster: &ClusterId,
-        fingerprint_key: &FingerprintKey,
-        opening: &Opening,
-        tables: Vec<TableState>,
-    ) -> Self {
+    /// The state of the replica of `cluster` that opened its store so and holds `table`, with the
+    /// first `symbols` coded symbols of that.
+    pub fn of(cluster: &ClusterId, opening: &Opening, table: &Table, symbols: usize) -> Self {
+        let authority = opening.binding.as_ref();
+        let authority = authority.map(|binding| binding.authority.as_bytes().to_vec());
         Self {
             cluster: cluster.to_string(),
-            key_check: fingerprint_key.check(),
+            key_check: table.key_check(),
             store: opening.store.as_bytes().to_vec(),
             origin: opening.origin.as_bytes().to_vec(),
             set_digest: 0,
             peer_id: opening.peer_id.to_string(),
-            tables,
-            authority: opening
-                .binding
-                .as_ref()
-                .map(|binding| binding.authority.as_bytes().to_vec())
-                .unwrap_or_default(),
+            tables: vec![TableState::of(table, symbols)],
+            authority: authority.unwrap_or_default(),
         }
     }
 

@@ -437,10 +437,6 @@ pub(crate) fn draft(number: u64) -> Draft {
 
 /// Says who a pod is and how its table stands.
 pub(crate) fn state(pod: &Pod, manager: &Manager, symbols: usize) -> peer_table::contract::State {
-    let tables = vec![peer_table::contract::TableState::of(
-        &manager.table,
-        symbols,
-    )];
-    let key = fingerprint_key(pod.cluster);
-    peer_table::contract::State::of(&cluster_id(pod.cluster), &key, &manager.opening, tables)
+    let (opening, table) = (&manager.opening, &manager.table);
+    peer_table::contract::State::of(&cluster_id(pod.cluster), opening, table, symbols)
 }
