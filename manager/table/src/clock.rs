@@ -187,6 +187,14 @@ impl Clock {
         })
     }
 
+    /// A reading that is given away without a write: nothing is stamped or taken at it any more.
+    ///
+    /// It has no limit as [`Clock::stamp`] has, for all that it adds is one count.
+    pub fn tick(&mut self, now: WallTime) -> Reading {
+        self.last = Reading(self.last.0.saturating_add(1)).max(Reading::first_of(now));
+        self.last
+    }
+
     /// Lets the clock know a reading from elsewhere, so that later stamps are above it; refuses one
     /// that is further than the drift ahead of `now`, and then changes nothing.
     pub fn observe(&mut self, reading: Reading, now: WallTime) -> Result<(), TooFarAhead> {

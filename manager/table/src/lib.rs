@@ -16,6 +16,7 @@ pub mod contract;
 pub mod entry;
 pub mod feed;
 pub mod fingerprint;
+pub mod floors;
 pub mod ids;
 pub mod key;
 pub mod mutants;
