@@ -144,12 +144,12 @@ async fn a_promoted_replica_goes_on_if_it_has_all_and_is_opened_anew_if_not() {
     // One that has all.
     replica.tell("REPLICAOF NO ONE").await;
     proxy.lead_to(replica.address());
-    proxy.pipe().cut();
+    proxy.cut();
     store.commit(one(1, 2)).await.expect("commits");
     assert_eq!(conformance::read(&store, 1).await, self::stored(2));
     // One that lacks the last.
     proxy.lead_to(primary.address());
-    proxy.pipe().cut();
+    proxy.cut();
     let opening = opened_anew(&store, Change::RolledBack, 2).await;
     assert_eq!(opening.retired, [draw(1).origin]);
     assert_eq!(conformance::read(&store, 1).await, self::stored(1));

@@ -64,6 +64,11 @@ impl Proxy {
         *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
     }
 
+    /// Cuts all connections so far.
+    pub(crate) fn cut(&self) {
+        self.pipes.borrow().iter().for_each(Pipe::cut);
+    }
+
     /// The last connection so far.
     pub(crate) fn pipe(&self) -> Pipe {
         self.pipes.borrow().last().expect("a connection").clone()
