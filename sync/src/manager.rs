@@ -46,7 +46,7 @@ pub enum ManagerError {
     Answer(#[from] InvalidMessage),
     /// It keeps the table of another cluster.
     #[error(
-        "the manager is of the cluster {theirs:?} and this sync of {ours:?}: start both with the \
+        "the manager is of the cluster {theirs} and this sync of {ours}: start both with the \
          same --cluster"
     )]
     Cluster {

@@ -80,7 +80,7 @@ pub enum Trouble {
     Manager(#[source] ManagerError),
     /// The manager is of another cluster.
     #[error(
-        "the manager is of the cluster {theirs:?} and this sync of {ours:?}: start both with the \
+        "the manager is of the cluster {theirs} and this sync of {ours}: start both with the \
          same --cluster"
     )]
     Cluster {
