@@ -19,7 +19,6 @@ pub mod fingerprint;
 pub mod floors;
 pub mod ids;
 pub mod key;
-pub mod mutants;
 pub mod opening;
 pub mod peers;
 pub mod sketch;

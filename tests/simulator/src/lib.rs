@@ -7,6 +7,7 @@
 
 mod history;
 mod liar;
+pub mod mutants;
 mod oracle;
 mod owner;
 mod pod;

@@ -11,9 +11,10 @@ use peer_table::peers::{self, Draft};
 use peer_table::table::{
     Changes, Limits, Merged, NewContent, Plan, Precondition, TableSpec, WriteRefused,
 };
-use peer_table::{Entry, Key, Opening, OriginId, Reading, StoreId, Table, WallTime, mutants};
+use peer_table::{Entry, Key, Opening, OriginId, Reading, StoreId, Table, WallTime};
 
 use crate::history::Program;
+use crate::mutants;
 use crate::oracle::Writer;
 use crate::pod::{Command, Manager, Operation, Pod, Write, cluster_id, fingerprint_key};
 use crate::store::Refused;

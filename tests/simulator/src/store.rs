@@ -62,7 +62,7 @@ impl SimStore {
         let origin = draw.origin;
         let opening = match self.data.opening.clone() {
             None => Opening::first(draw),
-            Some(_) if peer_table::mutants::is("origin-kept-over-openings") => {
+            Some(_) if crate::mutants::is("origin-kept-over-openings") => {
                 self.data.opening.clone()?
             }
             Some(last) => last.next(origin)?,
@@ -99,7 +99,7 @@ impl SimStore {
         writer: Writer,
         oracle: &mut Oracle,
     ) -> (Result<(), Refused>, Result<(), Violation>) {
-        if self.changed && !peer_table::mutants::is("changed-store-written") {
+        if self.changed && !crate::mutants::is("changed-store-written") {
             return (Err(Refused::Changed), Ok(()));
         }
         if self.refuses > 0 {
