@@ -4,27 +4,33 @@
 //! | call on manager | body | answer |
 //! |---|---|---|
 //! | `GET /v1/sync/state?symbols=N` | | [`State`], with the first N coded symbols of each table |
+//! | `POST /v1/sync/state` | [`StateRequest`] | [`State`], as an exchange needs it |
+//! | `POST /v1/sync/replicas` | [`Replicas`](crate::floors::Replicas) | ours, after taking in those |
+//! | `POST /v1/sync/advance` | [`Advance`] | [`Advanced`] |
+//! | `POST /v1/sync/tend` | [`Tend`] | [`TendAnswer`] |
 //! | `GET /v1/sync/tables/{table}/fingerprints?from=F&limit=N` | | [`FingerprintPage`] |
 //! | `POST /v1/sync/tables/{table}/records` | [`RecordsRequest`] | [`Records`] |
-//! | `POST /v1/sync/tables/{table}/merge?via=push or exchange&from=STORE_ID` | [`Batch`] | [`MergeAnswer`] |
+//! | `POST /v1/sync/tables/{table}/merge?via=push or exchange&from=STORE_ID&session=N` | [`Batch`] | [`MergeAnswer`] |
 //! | `GET /v1/sync/feed?since=REVISION` | | a stream of length-delimited [`FeedPart`]s |
 //! | `POST /v1/sync/authority` | [`Bind`] | [`State`], without symbols; 409 if the store is bound to another authority |
 //! | `POST /v1/sync/leave` | [`Leave`] | [`LeaveAnswer`] |
 
+mod floors;
 mod pod;
 
 use prost::Message;
 
+pub use self::floors::{Advance, Advanced, GONE_MAX, StateRequest, Tend, TendAnswer, WireHorizon};
 pub use self::pod::{ADOPTS_MAX, Bind, Leave, LeaveAnswer};
 use crate::clock::{Contact, Reading, Version};
 use crate::entry::{Body, Content, Entry};
 use crate::feed::Via;
 use crate::fingerprint::Fingerprint;
+use crate::floors::{Floors, WireSnapshot, WireVector};
 use crate::ids::{ClusterId, OriginId};
 use crate::key::{Key, TableName};
 use crate::opening::Opening;
-use crate::sketch::encode;
-use crate::table::{Digest, MergeRefused, Merged, Table};
+use crate::table::{Digest, Horizon, MergeRefused, Merged, SessionId, Table};
 
 /// The media type of all these bodies.
 pub const MEDIA_TYPE: &str = "application/x-protobuf";
@@ -54,9 +60,9 @@ pub struct State {
     /// The id of its current opening: 16 bytes.
     #[prost(bytes = "vec", tag = "4")]
     pub origin: Vec<u8>,
-    /// Digest of the known and the fenced ids; 0 until floors are built.
+    /// [`Floors::digest`](crate::floors::Floors::digest).
     #[prost(fixed64, tag = "5")]
-    pub set_digest: u64,
+    pub replicas_digest: u64,
     /// The `peer_id` of this pod's own record.
     #[prost(string, tag = "6")]
     pub peer_id: String,
@@ -66,12 +72,37 @@ pub struct State {
     /// The UUID of the authority that the store is bound to: 16 bytes, none while it is unbound.
     #[prost(bytes = "vec", tag = "8")]
     pub authority: Vec<u8>,
+    /// Whether it belongs: see [`Floors::has_met`](crate::floors::Floors::has_met).
+    #[prost(bool, tag = "10")]
+    pub has_met: bool,
+    /// Whether it holds a tombstone.
+    #[prost(bool, tag = "11")]
+    pub has_tombstones: bool,
+    /// See [`Floors::horizon`](crate::floors::Floors::horizon).
+    #[prost(fixed64, tag = "12")]
+    pub horizon: u64,
+    /// Its snapshot, if it was asked for: taken before the rest.
+    #[prost(message, optional, tag = "13")]
+    pub snapshot: Option<WireSnapshot>,
+    /// The exchange of ours that begins with this, if that was asked for.
+    #[prost(uint64, optional, tag = "14")]
+    pub session: Option<u64>,
+    /// Its vector, where an exchange of ours begins and a tombstone is held.
+    #[prost(message, optional, tag = "9")]
+    pub vector: Option<WireVector>,
 }
 
 impl State {
     /// The state of the replica of `cluster` that opened its store so and holds `table`, with the
-    /// first `symbols` coded symbols of that.
-    pub fn of(cluster: &ClusterId, opening: &Opening, table: &Table, symbols: usize) -> Self {
+    /// first `symbols` coded symbols of that, and without what a partner may have let go.
+    pub fn of(
+        cluster: &ClusterId,
+        opening: &Opening,
+        table: &Table,
+        symbols: usize,
+        without: Option<&Horizon>,
+    ) -> Self {
+        let floors = table.floors();
         let authority = opening.binding.as_ref();
         let authority = authority.map(|binding| binding.authority.as_bytes().to_vec());
         Self {
@@ -79,10 +110,26 @@ impl State {
             key_check: table.key_check(),
             store: opening.store.as_bytes().to_vec(),
             origin: opening.origin.as_bytes().to_vec(),
-            set_digest: 0,
+            replicas_digest: floors.digest(),
             peer_id: opening.peer_id.to_string(),
-            tables: vec![TableState::of(table, symbols)],
+            tables: vec![TableState::of(table, symbols, without)],
             authority: authority.unwrap_or_default(),
+            has_met: floors.has_met(),
+            has_tombstones: table.tombstones() > 0,
+            horizon: floors.horizon().as_u64(),
+            snapshot: None,
+            session: None,
+            vector: None,
+        }
+    }
+
+    /// The same, of a replica of which an exchange begins.
+    #[must_use]
+    pub fn begun(self, session: SessionId, floors: &Floors) -> Self {
+        Self {
+            session: Some(session.0),
+            vector: self.has_tombstones.then(|| floors.vector().into()),
+            ..self
         }
     }
 
@@ -107,14 +154,13 @@ pub struct TableState {
 }
 
 impl TableState {
-    /// How `table` stands, with its first `symbols` coded symbols.
-    pub fn of(table: &Table, symbols: usize) -> Self {
-        let mut encoded = Vec::new();
-        encode(table.sketch().symbols(0..symbols), &mut encoded);
+    /// How `table` stands: see [`Table::standing`].
+    pub fn of(table: &Table, symbols: usize, without: Option<&Horizon>) -> Self {
+        let standing = table.standing(symbols, without);
         Self {
             name: table.name().to_string(),
-            digest: table.digest().into(),
-            symbols: encoded,
+            digest: standing.digest.into(),
+            symbols: standing.symbols,
         }
     }
 }
@@ -396,24 +442,32 @@ pub struct Records {
 }
 
 /// What became of each record of a merged batch.
-#[derive(Clone, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Message)]
 pub struct MergeAnswer {
     /// One byte a record, in the batch's order: see [`merged_code`].
     #[prost(bytes = "vec", tag = "1")]
     pub outcomes: Vec<u8>,
+    /// The tombstones that whoever sent the batch is to have, as they beat what it sent.
+    #[prost(message, optional, tag = "2")]
+    pub answers: Option<Batch>,
 }
 
-const MERGED_CODES: [(Merged, u8); 10] = [
+const MERGED_CODES: [(Merged, u8); 15] = [
     (Merged::Applied, 1),
     (Merged::Contact, 2),
     (Merged::Equal, 3),
     (Merged::Stale, 4),
+    (Merged::Ghost, 5),
+    (Merged::Collected, 6),
+    (Merged::Fenced, 7),
+    (Merged::Deferred, 8),
     (Merged::Refused(MergeRefused::VersionAhead), 16),
     (Merged::Refused(MergeRefused::ContactAhead), 17),
     (Merged::Refused(MergeRefused::Content), 18),
     (Merged::Refused(MergeRefused::TooLarge), 19),
     (Merged::Refused(MergeRefused::Full), 20),
     (Merged::Refused(MergeRefused::Unreadable), 21),
+    (Merged::Refused(MergeRefused::Origins), 22),
 ];
 
 /// The byte that stands for an outcome. From 16 up, the record was refused.
@@ -439,12 +493,17 @@ pub const fn merged_word(merged: Merged) -> &'static str {
         Merged::Contact => "contact",
         Merged::Equal => "equal",
         Merged::Stale => "stale",
+        Merged::Ghost => "ghost",
+        Merged::Collected => "collected",
+        Merged::Fenced => "fenced",
+        Merged::Deferred => "deferred",
         Merged::Refused(MergeRefused::VersionAhead) => "refused_version_ahead",
         Merged::Refused(MergeRefused::ContactAhead) => "refused_contact_ahead",
         Merged::Refused(MergeRefused::Content) => "refused_content",
         Merged::Refused(MergeRefused::TooLarge) => "refused_too_large",
         Merged::Refused(MergeRefused::Full) => "refused_full",
         Merged::Refused(MergeRefused::Unreadable) => "refused_unreadable",
+        Merged::Refused(MergeRefused::Origins) => "refused_origins",
     }
 }
 

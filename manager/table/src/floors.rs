@@ -13,33 +13,27 @@
 //! asking discovery is done by others.
 
 mod ids;
+mod join;
+mod publication;
+mod tend;
 mod vector;
+mod wire;
 
 use std::collections::BTreeMap;
 
-pub use self::ids::{Fence, IdSet};
-pub use self::vector::{Known, Vector};
-use crate::clock::{Clock, Reading, Version, WallTime};
-use crate::feed::Via;
-use crate::ids::{OriginId, StoreId};
+use prost::Message;
 
-/// What a replica tells all others, as a record of the internal table `replicas` under its store id.
-/// Of two the one of the later reading holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Publication {
-    /// Whose it is.
-    pub store: StoreId,
-    /// Its current id.
-    pub origin: OriginId,
-    /// When it was made, by its own clock.
-    pub at: Reading,
-    /// Its floor: it has every write of every id up to there. 0 while that is not known.
-    pub floor: Reading,
-    /// The digest of its ids and fences.
-    pub set_digest: u64,
-    /// Its clock when that set last changed: whoever covers this has all that it held before.
-    pub since: Reading,
-}
+pub use self::ids::{Fence, IDS_MAX, IdSet};
+pub use self::join::Joined;
+pub use self::publication::{Me, Publication, Storage};
+pub use self::tend::{Ages, Evidence, Tended};
+pub use self::vector::{Known, Vector};
+pub use self::wire::{FloorsState, Replicas, WireIds, WirePublication, WireSnapshot, WireVector};
+use crate::clock::{Clock, Reading, Version, WallTime};
+use crate::contract::InvalidMessage;
+use crate::feed::Via;
+use crate::ids::OriginId;
+use crate::opening::Opening;
 
 /// Why there is no floor yet.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -98,11 +92,19 @@ pub struct Floors {
     ids: IdSet,
     vector: Vector,
     publications: BTreeMap<OriginId, Publication>,
+    /// Of an id that may still write: when it was last heard of. Of one that may not: since when.
+    /// Not a part of any decision about records, only of when to fence and when to forget.
+    times: BTreeMap<OriginId, WallTime>,
     /// The clock when `ids` last changed.
     since: Reading,
     /// The digest of `ids` then.
     since_digest: u64,
     has_met: bool,
+    /// Up to which reading tombstones may leave, as it was last worked out.
+    horizon: Reading,
+    /// When this replica last looked after its floors: time in which it did not run is nobody's
+    /// silence.
+    tended: WallTime,
 }
 
 impl Floors {
@@ -116,21 +118,55 @@ impl Floors {
             ids,
             vector: Vector::default(),
             publications: BTreeMap::new(),
+            times: BTreeMap::new(),
             since: Reading::default(),
             has_met: false,
+            horizon: Reading::default(),
+            tended: WallTime::default(),
         }
+    }
+
+    /// Of an opening of a store that keeps `stored`, the bytes of a [`FloorsState`], or nothing yet.
+    /// The ids of its earlier openings write no more.
+    pub fn opened(stored: &[u8], opening: &Opening, now: WallTime) -> Result<Self, InvalidMessage> {
+        let mut floors = if stored.is_empty() {
+            Self::new(opening.origin)
+        } else {
+            let mut floors = FloorsState::decode(stored)?.read()?;
+            if floors.own != opening.origin {
+                floors.reopen(opening.origin, opening.last_reading, now);
+            }
+            floors
+        };
+        for id in &opening.retired {
+            floors.fence(*id, Fence::Ended, now);
+        }
+        Ok(floors)
+    }
+
+    /// The bytes under which a store keeps them.
+    pub fn to_stored(&self) -> Vec<u8> {
+        FloorsState::from(self).encode_to_vec()
     }
 
     /// Of the next opening of the store, under the id `own`. The id of before is fenced, and covered
     /// up to `last`: the last reading that the store holds. So a store that was rolled back neither
     /// repeats a version nor takes its own later writes, which peers have, for ghosts.
-    pub fn reopen(&mut self, own: OriginId, last: Reading) {
+    pub fn reopen(&mut self, own: OriginId, last: Reading, now: WallTime) {
         self.vector.cover(self.own, last);
-        self.ids.take(self.own, Some(Fence::Ended));
-        self.publications.remove(&self.own);
+        self.fence(self.own, Fence::Ended, now);
         self.own = own;
         self.ids.learn(own);
         self.vector.cover(own, Reading::default());
+        self.horizon = Reading::default();
+    }
+
+    /// Gives up all that was thought to be covered, as the store lost records that nobody can name.
+    /// What others have of them is then taken again, and not for ghosts. To be called before
+    /// anything is stamped under the current id.
+    pub fn forget_coverage(&mut self) {
+        self.vector.uncover();
+        self.horizon = Reading::default();
     }
 
     /// The current id of this store.
@@ -153,6 +189,30 @@ impl Floors {
         self.publications.values()
     }
 
+    /// The latest publication of this id.
+    pub fn publication(&self, id: OriginId) -> Option<&Publication> {
+        self.publications.get(&id)
+    }
+
+    /// Equal where two replicas know the same ids, fences and publications, and but for one in 2^64
+    /// only there.
+    pub fn digest(&self) -> u64 {
+        let digests = self.publications.values().map(Publication::digest);
+        let published = digests.fold(0, |sum, digest| sum ^ digest);
+        self.ids.digest() ^ published.rotate_left(1)
+    }
+
+    /// When an id was last heard of; of one that is fenced, since when it is.
+    pub fn time_of(&self, id: OriginId) -> Option<WallTime> {
+        self.times.get(&id).copied()
+    }
+
+    /// Up to which reading tombstones may leave, as it was last worked out: those that are covered
+    /// left then.
+    pub const fn horizon(&self) -> Reading {
+        self.horizon
+    }
+
     /// Whether an exchange with a replica that belongs was completed. Until then no push is taken:
     /// one that outlived its sender could come to a newcomer of whom nobody knows yet.
     pub const fn has_met(&self) -> bool {
@@ -171,6 +231,11 @@ impl Floors {
         } else {
             self.vector.covers(version)
         }
+    }
+
+    /// The same of the version of a record that is held: what was stamped under the own id is here.
+    pub fn covers_held(&self, version: Version) -> bool {
+        version.origin == self.own || self.vector.covers(version)
     }
 
     /// How a record is received that would win over what is held of its key: over a record of the
@@ -192,6 +257,8 @@ impl Floors {
             return Arrival::Taken;
         }
         match (is_live, held) {
+            // Of one version there is one content, but where a store was copied while it ran.
+            (true, Some(held)) if held == version => Arrival::Taken,
             (true, _) => Arrival::Ghost,
             (false, None) => Arrival::Collected,
             (false, Some(_)) => Arrival::Taken,
@@ -200,45 +267,89 @@ impl Floors {
 
     /// Notes a version that came here, whatever becomes of its record. Its origin is known from now
     /// on: a floor that leaves it out would let go of what it still lacks.
-    pub fn heard(&mut self, version: Version) {
-        self.ids.learn(version.origin);
+    pub fn heard(&mut self, version: Version, now: WallTime) {
+        self.learn(version.origin, now);
         if version.origin != self.own {
             self.vector.see(version);
         }
     }
 
-    /// Takes in the ids and fences of another replica.
-    pub fn join_ids(&mut self, theirs: &IdSet) {
-        self.ids.join(theirs);
-        let ids = &self.ids;
-        self.publications.retain(|id, _| ids.fence(*id).is_none());
+    /// Takes in an id. It counts as silent from now on.
+    pub fn learn(&mut self, id: OriginId, now: WallTime) {
+        if !self.ids.is_full() && self.ids.learn(id) {
+            self.times.insert(id, now);
+        }
     }
 
-    /// Fences an id, on evidence that the caller has.
-    pub fn fence(&mut self, id: OriginId, fence: Fence) {
-        self.ids.take(id, Some(fence));
-        self.publications.remove(&id);
+    /// Notes that a replica was talked to under this id.
+    pub fn met(&mut self, id: OriginId, now: WallTime) {
+        self.learn(id, now);
+        if self.ids.fence(id).is_none() {
+            let at = self.times.entry(id).or_default();
+            *at = (*at).max(now);
+        }
+    }
+
+    /// Takes in the ids and fences of another replica, each fence with the time since when it is.
+    /// A fence that has stood for longer than `kept` and is not known here was forgotten here.
+    pub fn join_ids(
+        &mut self,
+        theirs: &[(OriginId, Option<Fence>, WallTime)],
+        kept: Ages,
+        now: WallTime,
+    ) {
+        for (id, fence, at) in theirs {
+            let at = (*at).min(now);
+            match fence {
+                None => self.learn(*id, now),
+                Some(_) if !self.ids.knows(*id) && at.plus(kept.fences) < now => {}
+                Some(fence) => self.fence(*id, *fence, at),
+            }
+        }
+    }
+
+    /// Fences an id, on evidence that the caller has, as of `at`.
+    pub fn fence(&mut self, id: OriginId, fence: Fence, at: WallTime) {
+        let has_room = !self.ids.is_full() || self.ids.knows(id);
+        if has_room && self.ids.take(id, Some(fence)) {
+            self.times.insert(id, at);
+            self.publications.remove(&id);
+        }
     }
 
     /// Whether a replica that knows `theirs` has given this store up, so that it must start over:
     /// one of its ids was given up, or its current id is fenced.
-    pub fn is_given_up_by<'a>(
+    pub fn is_given_up_by(
         &self,
-        theirs: &IdSet,
-        earlier: impl IntoIterator<Item = &'a OriginId>,
+        theirs: &[(OriginId, Option<Fence>, WallTime)],
+        earlier: &[OriginId],
     ) -> bool {
-        let is_given_up = |id: OriginId| theirs.fence(id) == Some(Fence::GivenUp);
-        theirs.fence(self.own).is_some() || earlier.into_iter().any(|id| is_given_up(*id))
+        theirs.iter().any(|(id, fence, _)| match fence {
+            Some(_) if *id == self.own => true,
+            Some(Fence::GivenUp) => earlier.contains(id),
+            Some(Fence::Ended) | None => false,
+        })
     }
 
-    /// Takes in what another replica published, if it is newer than what is known of its id.
-    pub fn hear(&mut self, publication: Publication) {
+    /// Takes in what another replica published, if it is newer than what is known of its id; says
+    /// whether it was.
+    pub fn hear(&mut self, publication: Publication, now: WallTime) -> bool {
         let id = publication.origin;
-        self.ids.learn(id);
-        let is_older = |held: &Publication| held.at >= publication.at;
-        if self.ids.fence(id).is_none() && !self.publications.get(&id).is_some_and(is_older) {
-            self.publications.insert(id, publication);
+        if id == self.own {
+            return false;
         }
+        self.learn(id, now);
+        let is_older = |held: &Publication| held.at >= publication.at;
+        if self.ids.fence(id).is_some() || self.publications.get(&id).is_some_and(is_older) {
+            return false;
+        }
+        if !self.ids.knows(id) {
+            return false;
+        }
+        let at = self.times.entry(id).or_default();
+        *at = (*at).max(publication.at.wall().min(now));
+        self.publications.insert(id, publication);
+        true
     }
 
     /// Stamps the set with a tick of the clock if it changed. To be called after whatever may have
@@ -310,19 +421,21 @@ impl Floors {
     /// What this replica tells all others now.
     pub fn publish(
         &mut self,
-        store: StoreId,
+        me: &Me,
         has_strangers: bool,
         clock: &mut Clock,
         now: WallTime,
     ) -> Publication {
         let floor = self.floor(has_strangers, clock, now);
         let publication = Publication {
-            store,
+            store: me.store,
             origin: self.own,
             at: clock.tick(now),
             floor,
             set_digest: self.ids.digest(),
             since: self.since,
+            storage: me.storage,
+            peer_id: Some(me.peer_id.clone()),
         };
         self.publications.insert(self.own, publication.clone());
         publication

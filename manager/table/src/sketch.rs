@@ -78,11 +78,7 @@ impl Sketch {
     }
 
     fn add(&mut self, fingerprint: Fingerprint, count: i32) {
-        let check = checksum(fingerprint);
-        let mut mapping = Mapping::new(fingerprint);
-        while let Some(index) = mapping.next_below(self.symbols.len()) {
-            self.symbols[index].add(fingerprint, check, count);
-        }
+        add(&mut self.symbols, fingerprint, count);
     }
 
     /// The number of symbols.
@@ -104,6 +100,19 @@ impl Sketch {
     /// The number of fingerprints in the set.
     pub fn total(&self) -> u64 {
         u64::try_from(self.summary().count).unwrap_or(0)
+    }
+}
+
+/// Takes a fingerprint out of the first symbols of a set that it is in.
+pub(crate) fn take_out(symbols: &mut [Symbol], fingerprint: Fingerprint) {
+    add(symbols, fingerprint, -1);
+}
+
+fn add(symbols: &mut [Symbol], fingerprint: Fingerprint, count: i32) {
+    let check = checksum(fingerprint);
+    let mut mapping = Mapping::new(fingerprint);
+    while let Some(index) = mapping.next_below(symbols.len()) {
+        symbols[index].add(fingerprint, check, count);
     }
 }
 

@@ -9,13 +9,17 @@
 
 mod plan;
 mod rekey;
+mod sessions;
+mod standing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::{Clock, Contact, Version, WallTime};
+use crate::clock::{Clock, Contact, Reading, Version, WallTime};
 use crate::entry::{Content, Entry, Rank};
 use crate::feed::{Feed, FeedLimits};
 use crate::fingerprint::{Fingerprint, FingerprintKey};
+use crate::floors::{Floors, Snapshot};
+use crate::ids::OriginId;
 use crate::key::{Key, TableName};
 use crate::sketch::Sketch;
 
@@ -23,6 +27,9 @@ pub use self::plan::{
     Changes, Match, MergeRefused, Merged, NewContent, Plan, Precondition, WriteRefused,
 };
 pub use self::rekey::Rekeying;
+pub use self::sessions::SessionId;
+use self::sessions::Sessions;
+pub use self::standing::{Horizon, Standing};
 
 /// How many and how large a table's records may be.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -94,9 +101,16 @@ pub struct Table {
     limits: Limits,
     rows: BTreeMap<Key, Row>,
     keys: BTreeMap<Fingerprint, Key>,
-    tombstones: usize,
+    /// How many records each id wrote.
+    origins: BTreeMap<OriginId, usize>,
+    /// In the order in which they leave.
+    tombstones: BTreeSet<(Version, Key)>,
+    /// Keys of records that the store lost or cannot read, until they are here again.
+    lost: BTreeSet<Key>,
     sketch: Sketch,
     feed: Feed,
+    floors: Floors,
+    sessions: Sessions,
 }
 
 /// What a table is made of, beside its records.
@@ -116,6 +130,8 @@ pub struct TableSpec {
     pub epoch: u64,
     /// Bounds of its feed.
     pub feed: FeedLimits,
+    /// What is known of other replicas.
+    pub floors: Floors,
 }
 
 impl Table {
@@ -128,20 +144,35 @@ impl Table {
             limits: spec.limits,
             rows: BTreeMap::new(),
             keys: BTreeMap::new(),
-            tombstones: 0,
+            origins: BTreeMap::new(),
+            tombstones: BTreeSet::new(),
+            lost: BTreeSet::new(),
             sketch: Sketch::new(spec.sketch_symbols),
             feed: Feed::new(spec.epoch, spec.feed),
+            floors: spec.floors,
+            sessions: Sessions::default(),
         }
     }
 
     /// Takes in a record that the store already holds, at the start or because it holds another than
-    /// was thought: no limit, clock or feed takes part. Refuses what is no content of this table.
-    pub fn load(&mut self, key: Key, entry: &Entry) -> Result<(), InvalidContent> {
-        if let Some(content) = entry.content() {
-            (self.check_content)(&key, content.as_bytes())?;
+    /// was thought: no limit, clock or feed takes part. Refuses what is no content of this table; a
+    /// peer may bring that again.
+    pub fn load(&mut self, key: Key, entry: &Entry, now: WallTime) -> Result<(), InvalidContent> {
+        if let Some(content) = entry.content()
+            && let Err(invalid) = (self.check_content)(&key, content.as_bytes())
+        {
+            self.lost.insert(key);
+            return Err(invalid);
         }
+        self.floors.heard(entry.version, now);
         self.set(key, entry);
         Ok(())
+    }
+
+    /// Notes that the store has a record of `key` that cannot be read: what a peer has of it is
+    /// taken, though it may have been here before.
+    pub fn lose(&mut self, key: Key) {
+        self.lost.insert(key);
     }
 
     /// Its name.
@@ -166,12 +197,64 @@ impl Table {
 
     /// Live records.
     pub fn live(&self) -> usize {
-        self.rows.len() - self.tombstones
+        self.rows.len() - self.tombstones.len()
     }
 
     /// Deleted records that are still remembered.
-    pub const fn tombstones(&self) -> usize {
-        self.tombstones
+    pub fn tombstones(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    /// What is known of other replicas.
+    pub const fn floors(&self) -> &Floors {
+        &self.floors
+    }
+
+    /// Takes over what became of [`Table::floors`], once it is stored.
+    pub fn set_floors(&mut self, floors: Floors) {
+        self.floors = floors;
+    }
+
+    /// What this replica has, at the beginning of an exchange that another begins.
+    pub fn snapshot(&mut self, clock: &mut Clock, now: WallTime) -> Snapshot {
+        self.floors.snapshot(clock, now)
+    }
+
+    /// Whether a tombstone is held with a reading above the first and up to the second.
+    pub fn has_tombstone_within(&self, above: Reading, up_to: Reading) -> bool {
+        let later = |(version, _): &&(Version, Key)| version.reading > above;
+        let first = self.tombstones.iter().find(later);
+        first.is_some_and(|(version, _)| version.reading <= up_to)
+    }
+
+    /// Whether a record is held that was written under this id.
+    pub fn holds_of(&self, origin: OriginId) -> bool {
+        self.origins.contains_key(&origin)
+    }
+
+    /// The first tombstones, `limit` at the most, that may leave where all up to `reading` may: those
+    /// that are covered.
+    pub fn collectable(&self, reading: Reading, limit: usize) -> Vec<Key> {
+        let due = self.tombstones.iter();
+        let due = due.take_while(|(version, _)| version.reading <= reading);
+        let covered = due.filter(|(version, _)| self.floors.covers_held(*version));
+        covered.take(limit).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// Begins an exchange of ours: from now on it is watched what else comes in.
+    pub fn begin_session(&mut self) -> SessionId {
+        self.sessions.begin()
+    }
+
+    /// What the floors become by an exchange of ours of which everything arrived and nothing was
+    /// refused; `None` if they stay, as something else came meanwhile that the partner has dealt with.
+    pub fn advanced(&mut self, session: SessionId, partner: &Snapshot) -> Option<Floors> {
+        if !self.sessions.end(session)?.agrees_with(partner) {
+            return None;
+        }
+        let mut floors = self.floors.clone();
+        floors.advance(partner);
+        Some(floors)
     }
 
     /// Up to `limit` rows in the order of their keys, from the first after `after`.
@@ -207,7 +290,7 @@ impl Table {
         &self.sketch
     }
 
-    /// What two tables compare first.
+    /// What two tables compare first. See [`Table::standing`] for where tombstones may have left.
     pub fn digest(&self) -> Digest {
         let summary = self.sketch.summary();
         Digest {
@@ -244,6 +327,17 @@ impl Table {
 
     /// Does what was planned, once the store has it.
     pub fn apply(&mut self, changes: Changes) {
+        for version in changes.heard {
+            self.floors.heard(version, changes.at);
+        }
+        for (version, session) in changes.taken {
+            self.sessions.note(version, session);
+        }
+        for key in changes.removed {
+            if let Some((key, row)) = self.rows.remove_entry(&key) {
+                self.unlink(&key, row);
+            }
+        }
         for (key, entry) in changes.entries {
             self.set(key, &entry);
         }
@@ -259,6 +353,7 @@ impl Table {
             return false;
         };
         self.unlink(&key, row);
+        self.lost.insert(key);
         true
     }
 
@@ -280,8 +375,12 @@ impl Table {
             self.unlink(&key, old);
         }
         self.sketch.insert(row.fingerprint);
+        self.lost.remove(&key);
+        *self.origins.entry(row.version.origin).or_default() += 1;
+        if !live {
+            self.tombstones.insert((row.version, key.clone()));
+        }
         self.keys.insert(row.fingerprint, key);
-        self.tombstones += usize::from(!live);
     }
 
     /// Takes a row that is no longer in the index out of all else.
@@ -290,7 +389,15 @@ impl Table {
         if self.keys.get(&old.fingerprint) == Some(key) {
             self.keys.remove(&old.fingerprint);
         }
-        self.tombstones -= usize::from(!old.is_live());
+        if let Some(records) = self.origins.get_mut(&old.version.origin) {
+            *records -= 1;
+            if *records == 0 {
+                self.origins.remove(&old.version.origin);
+            }
+        }
+        if !old.is_live() {
+            self.tombstones.remove(&(old.version, key.clone()));
+        }
     }
 }
 

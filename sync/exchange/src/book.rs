@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peer_table::table::Digest;
-use peer_table::{Key, StoreId};
+use peer_table::{Key, OriginId, StoreId};
 
 use crate::handshake::Partner;
 use crate::push::Position;
@@ -24,6 +24,8 @@ pub const ADDRESS_BYTES_MAX: usize = 253 + 6;
 pub const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 /// The longest that a peer is left alone after a failure, so that a healed network is noticed soon.
 pub const BACK_OFF_MAX: Duration = Duration::from_mins(1);
+/// After so many failures in a row, a peer that was never met is taken not to be there.
+pub const ABSENT_FAILURES: u32 = 3;
 /// How long an address that turned out to be ourselves is left alone: names may be given to others.
 pub const SELF_FOR: Duration = Duration::from_mins(10);
 
@@ -107,6 +109,10 @@ impl Uptime {
 pub struct Peer {
     /// Its store, when we last met it.
     pub store: Option<StoreId>,
+    /// The opening of that store.
+    pub origin: Option<OriginId>,
+    /// Whether it belonged then: see [`Floors::has_met`](peer_table::floors::Floors::has_met).
+    pub has_met: bool,
     /// The `peer_id` of its pod's own record, when we last met it.
     pub peer_id: Option<Key>,
     /// When we last talked to it with success.
@@ -138,6 +144,8 @@ impl Peer {
 
     fn met(&mut self, partner: &Partner) {
         self.store = Some(partner.store);
+        self.origin = Some(partner.origin);
+        self.has_met = partner.has_met;
         self.peer_id.clone_from(&partner.peer_id);
         self.is_self = false;
     }
@@ -251,7 +259,7 @@ impl PeerBook {
         self.heard = Some(now);
         let of_store = |peer: &&mut Peer| peer.store == Some(partner.store);
         for peer in self.peers.values_mut().filter(of_store) {
-            peer.peer_id.clone_from(&partner.peer_id);
+            peer.met(partner);
             peer.heard = Some(now);
             peer.back_off_until = Uptime::default();
             peer.digest = digest.map(|digest| (digest, now)).or(peer.digest);
@@ -265,11 +273,38 @@ impl PeerBook {
         }
     }
 
-    /// A random peer that is neither ourselves nor left alone at the moment.
+    /// A random peer that is neither ourselves nor left alone at the moment; of those that were never
+    /// tried, as long as there are any, so that all are soon known.
     pub fn choose(&self, now: Uptime, random: u64) -> Option<&Address> {
-        let ready = self.ready(now).count() as u64;
-        let chosen = usize::try_from(random.checked_rem(ready)?).ok()?;
-        self.ready(now).nth(chosen)
+        let is_new = |address: &&Address| self.peers[*address] == Peer::default();
+        let new = self.ready(now).filter(is_new).count();
+        let among = if new > 0 {
+            new
+        } else {
+            self.ready(now).count()
+        };
+        let chosen = usize::try_from(random.checked_rem(among as u64)?).ok()?;
+        if new > 0 {
+            self.ready(now).filter(is_new).nth(chosen)
+        } else {
+            self.ready(now).nth(chosen)
+        }
+    }
+
+    /// Whether there is a peer, besides ourselves, of whose opening we do not know.
+    pub fn has_strangers(&self) -> bool {
+        let mut others = self.peers.values().filter(|peer| !peer.is_self);
+        others.any(|peer| peer.origin.is_none())
+    }
+
+    /// Whether no peer belongs to a cluster yet: each was talked to and said so, or could not be
+    /// reached time and again.
+    pub fn is_new_cluster(&self) -> bool {
+        let mut others = self.peers.values().filter(|peer| !peer.is_self);
+        others.all(|peer| match peer.origin {
+            Some(_) => !peer.has_met,
+            None => peer.failures >= ABSENT_FAILURES,
+        })
     }
 
     /// Those to push to, each with its place on the ring: all but ourselves and those that are left
@@ -361,7 +396,7 @@ fn share(whole: Duration, random: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use peer_table::{OriginId, WallTime};
+    use peer_table::WallTime;
     use proptest::prelude::*;
 
     use super::*;
@@ -388,6 +423,8 @@ mod tests {
             peer_id: Some(format!("p{n}").parse().unwrap()),
             protocols: PROTOCOLS,
             wall: WallTime::default(),
+            replicas_digest: 0,
+            has_met: true,
         }
     }
 
@@ -508,14 +545,15 @@ mod tests {
     #[test]
     fn our_own_address_is_nobody_until_it_may_be_somebody_else_s() {
         let mut book = book(2);
+        book.succeeded(&address(2), &partner(2), 0, None, at(9));
         book.mark_self(&address(1), at(10));
-        assert_eq!((book.known(), book.reachable()), (1, 0));
+        assert_eq!((book.known(), book.reachable()), (1, 1));
         assert_eq!(book.own_position(), Some(address(1).position()));
         assert!((0..9).all(|random| book.choose(at(609), random) == Some(&address(2))));
         assert_eq!(book.ring(at(700)).count(), 1);
         assert_eq!(book.choose(at(610), 0), Some(&address(1)));
         book.succeeded(&address(1), &partner(1), 0, None, at(610));
-        assert_eq!((book.known(), book.reachable()), (2, 1));
+        assert_eq!((book.known(), book.reachable()), (2, 2));
         assert_eq!(book.own_position(), None);
     }
 
@@ -530,16 +568,54 @@ mod tests {
     }
 
     #[test]
+    fn those_that_were_never_tried_come_first_and_are_strangers_until_they_are_met() {
+        let mut book = book(3);
+        book.succeeded(&address(1), &partner(1), 0, None, at(1));
+        book.failed(&address(3), "remote", at(1), 0);
+        assert!((0..9).all(|random| book.choose(at(100), random) == Some(&address(2))));
+        assert!(book.has_strangers());
+        for n in [2, 3] {
+            book.succeeded(&address(n.into()), &partner(n), 0, None, at(2));
+        }
+        assert!(!book.has_strangers());
+        let chosen: BTreeSet<_> = (0..9)
+            .filter_map(|random| book.choose(at(100), random))
+            .collect();
+        assert_eq!(chosen.len(), 3);
+    }
+
+    #[test]
+    fn a_cluster_is_new_where_all_that_can_be_reached_belong_to_none() {
+        let newcomer = |n| Partner {
+            has_met: false,
+            ..partner(n)
+        };
+        assert!(PeerBook::new().is_new_cluster());
+        let mut book = book(2);
+        book.succeeded(&address(1), &newcomer(1), 0, None, at(1));
+        assert!(!book.is_new_cluster(), "one is not known yet");
+        for _ in 0..ABSENT_FAILURES {
+            assert!(!book.is_new_cluster());
+            book.failed(&address(2), "remote", at(1), 0);
+        }
+        assert!(book.is_new_cluster());
+        book.succeeded(&address(2), &partner(2), 0, None, at(2));
+        assert!(!book.is_new_cluster());
+    }
+
+    #[test]
     fn who_talks_to_us_is_reachable_and_no_longer_left_alone() {
         let mut book = book(2);
-        book.succeeded(&address(1), &partner(1), 0, None, at(1));
+        for n in [1, 2] {
+            book.succeeded(&address(n.into()), &partner(n), 0, None, at(1));
+        }
         book.failed(&address(1), "remote", at(2), u64::MAX);
         assert_eq!(
             (book.reachable(), book.choose(at(2), 0)),
-            (0, Some(&address(2)))
+            (1, Some(&address(2)))
         );
         book.heard(&partner(1), Some(digest(9)), at(2));
-        assert_eq!(book.reachable(), 1);
+        assert_eq!(book.reachable(), 2);
         assert_eq!(book.choose(at(2), 0), Some(&address(1)));
         assert_eq!(peer(&book, 1).digest, Some((digest(9), at(2))));
     }

@@ -3,8 +3,11 @@
 use std::error::Error;
 use std::future::Future;
 
-use peer_table::contract::{Batch, FingerprintPage, MergeAnswer, Records, State};
+use peer_table::contract::{
+    Advance, Batch, FingerprintPage, MergeAnswer, Records, State, StateRequest,
+};
 use peer_table::feed::Via;
+use peer_table::floors::Replicas;
 use peer_table::{Fingerprint, StoreId, TableName, WallTime};
 
 /// An error of whatever lies behind [`Own`] or [`Remote`].
@@ -17,9 +20,23 @@ pub trait Own: Sync {
     /// Why a call failed.
     type Error: Error + Send + Sync + 'static;
 
-    /// Who this replica is and how its tables stand, with up to `symbols` coded symbols of each:
-    /// fewer only where its sketch has no more.
-    fn state(&self, symbols: usize) -> impl Future<Output = Result<State, Self::Error>> + Send;
+    /// Who this replica is and how its tables stand, with as many coded symbols of each as are asked
+    /// for: fewer only where its sketch has no more.
+    fn state(
+        &self,
+        request: &StateRequest,
+    ) -> impl Future<Output = Result<State, Self::Error>> + Send;
+
+    /// Takes in what another replica knows of all replicas, and tells what is known here. It fails
+    /// where this replica was given up and has to start over.
+    fn replicas(
+        &self,
+        theirs: &Replicas,
+    ) -> impl Future<Output = Result<Replicas, Self::Error>> + Send;
+
+    /// Notes that an exchange of ours brought all that its partner had; answers whether anything
+    /// became of it.
+    fn advance(&self, advance: &Advance) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
     /// Up to `limit` fingerprints of a table in ascending order, from the first at or above `from`.
     fn fingerprints(
@@ -36,12 +53,14 @@ pub trait Own: Sync {
         fingerprints: &[Fingerprint],
     ) -> impl Future<Output = Result<Records, Self::Error>> + Send;
 
-    /// Merges a batch that came `via` a push or an exchange from the replica `from`.
+    /// Merges a batch that came `via` a push or an exchange from the replica `from`, and by the
+    /// exchange `session` if that is ours.
     fn merge(
         &self,
         batch: Batch,
         via: Via,
         from: StoreId,
+        session: Option<u64>,
     ) -> impl Future<Output = Result<MergeAnswer, Self::Error>> + Send;
 
     /// This machine's wall clock.

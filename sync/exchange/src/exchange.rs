@@ -16,12 +16,13 @@ mod listing;
 mod swap;
 
 use peer_table::TableName;
-use peer_table::contract::InvalidMessage;
+use peer_table::contract::{Advance, InvalidMessage, StateRequest};
 use peer_table::sketch::Sketch;
 use peer_table::table::Digest;
 
 pub(crate) use self::conversation::Conversation;
-use self::find::{Found, Prefix};
+use self::find::{Found, Prefix, wire};
+pub(crate) use self::swap::buried;
 use crate::ends::{BoxError, Own, Remote};
 use crate::handshake::{PROTOCOLS, Partner, Protocols, Refusal};
 use crate::message::Unreadable;
@@ -81,6 +82,8 @@ pub struct Report {
     pub find: Traffic,
     /// What shipping the records cost.
     pub swap: Traffic,
+    /// Whether our vector advanced by it: all is here that the partner had at its beginning.
+    pub advanced: bool,
 }
 
 impl Report {
@@ -156,6 +159,8 @@ pub struct Moved {
     /// Records that changed or left between being found and being shipped, on either side. The next
     /// exchange finds what is left of them.
     pub missing: u64,
+    /// Of these, the partner's.
+    pub missing_theirs: u64,
     /// What became of the records here.
     pub merged_here: Outcomes,
     /// What became of the records there.
@@ -256,22 +261,38 @@ impl From<Unreadable> for ExchangeError {
 /// Makes the own table and the partner's equal, as far as nothing changes meanwhile.
 ///
 /// Both sides' managers merge what they lack; nothing is deleted but by a tombstone that wins.
+///
+/// Where either side holds a tombstone, our vector advances by an exchange in which everything came:
+/// then we have all that the partner had at its beginning. The partner learns as much of us by the
+/// exchanges that it begins itself.
 pub async fn exchange<O: Own, R: Remote>(
     own: &O,
     remote: &R,
     table: &TableName,
     options: &Options,
 ) -> Result<Report, ExchangeError> {
-    let state = own
-        .state(options.symbols_first)
-        .await
-        .map_err(ExchangeError::own)?;
-    let ours = Prefix::of_own(&state, table)?;
-    let before = ours.digest;
+    let first = StateRequest {
+        symbols: wire(options.symbols_first),
+        begin_session: true,
+        ..StateRequest::default()
+    };
+    let mut state = own.state(&first).await.map_err(ExchangeError::own)?;
     let mut conversation = Conversation::new(own, remote, table, &state, options)?;
+    let mut opened = conversation.open(&state).await?;
+    if conversation.knows_other_replicas()? {
+        // Before any record moves, and anew, so that nothing is taken at a reading given away before.
+        conversation.swap_replicas().await?;
+        state = own.state(&first).await.map_err(ExchangeError::own)?;
+        conversation.introduce(&state)?;
+        opened = conversation.open(&state).await?;
+    }
+    conversation.begin(&state, &opened);
+    let snapshot = opened.snapshot.take();
+    let ours = Prefix::of_own(&state, table)?;
     let mut moved = Moved::default();
 
-    let (found, symbols) = find::find(&mut conversation, ours).await?;
+    let (found, symbols, before) = find::find(&mut conversation, ours, opened).await?;
+    let is_whole = !matches!(found, Found::Beyond(_));
     let kind = match found {
         Found::Equal => Kind::Equal,
         Found::Decoded(difference) => {
@@ -290,7 +311,18 @@ pub async fn exchange<O: Own, R: Remote>(
 
     let digest = match kind {
         Kind::Equal => before,
-        _ => Prefix::of_own(&own.state(0).await.map_err(ExchangeError::own)?, table)?.digest,
+        _ => {
+            let state = own.state(&StateRequest::default()).await;
+            Prefix::of_own(&state.map_err(ExchangeError::own)?, table)?.digest
+        }
     };
-    conversation.report(kind, digest, symbols, moved)
+    let all_came = is_whole && moved.missing_theirs == 0 && moved.merged_here.refused() == 0;
+    let advanced = match (state.session, snapshot) {
+        (Some(session), Some(snapshot)) if all_came => {
+            let advance = Advance { session, snapshot };
+            own.advance(&advance).await.map_err(ExchangeError::own)?
+        }
+        _ => false,
+    };
+    conversation.report(kind, digest, symbols, moved, advanced)
 }

@@ -10,6 +10,7 @@ use std::hash::Hasher;
 use peer_table::contract::{InvalidMessage, State};
 use peer_table::{ClusterId, Key, OriginId, StoreId, WallTime};
 use siphasher::sip128::{Hasher128, SipHasher24};
+use uuid::Uuid;
 
 use crate::message::{DETAIL_BYTES_MAX, Hello, Refused};
 
@@ -198,7 +199,8 @@ pub struct Identity {
     key_check: u64,
     store: StoreId,
     origin: OriginId,
-    set_digest: u64,
+    replicas_digest: u64,
+    has_met: bool,
     peer_id: String,
 }
 
@@ -215,6 +217,10 @@ pub struct Partner {
     pub protocols: Protocols,
     /// What its wall clock read as it spoke.
     pub wall: WallTime,
+    /// The digest of what it knows of all replicas.
+    pub replicas_digest: u64,
+    /// Whether it belongs: see [`Floors::has_met`](peer_table::floors::Floors::has_met).
+    pub has_met: bool,
 }
 
 impl Identity {
@@ -232,14 +238,21 @@ impl Identity {
                 .ok_or_else(|| InvalidMessage::field("store", "is not 16 bytes"))?,
             origin: OriginId::from_slice(&state.origin)
                 .ok_or_else(|| InvalidMessage::field("origin", "is not 16 bytes"))?,
-            set_digest: state.set_digest,
+            replicas_digest: state.replicas_digest,
+            has_met: state.has_met,
             peer_id: state.peer_id.clone(),
         })
+    }
+
+    /// The digest of what we know of all replicas.
+    pub const fn replicas_digest(&self) -> u64 {
+        self.replicas_digest
     }
 
     /// What to say of ourselves in a message of version `protocol`, at wall time `now`.
     pub fn hello(&self, protocol: u32, understood: Protocols, now: WallTime) -> Hello {
         let unless_spoken = |version: u32| if version == protocol { 0 } else { version };
+        let (peer_id, peer_uuid) = spell(&self.peer_id);
         Hello {
             protocol,
             protocol_min: unless_spoken(understood.min),
@@ -249,9 +262,10 @@ impl Identity {
             store: self.store.as_bytes().to_vec(),
             origin: self.origin.as_bytes().to_vec(),
             wall_ms: now.as_millis(),
-            set_digest: self.set_digest,
-            vector: Vec::new(),
-            peer_id: self.peer_id.clone(),
+            replicas_digest: self.replicas_digest,
+            peer_id,
+            peer_uuid,
+            has_met: self.has_met,
         }
     }
 
@@ -280,13 +294,19 @@ impl Identity {
             .ok_or_else(malformed("the store's id is not 16 bytes"))?;
         let origin = OriginId::from_slice(&hello.origin)
             .ok_or_else(malformed("the origin's id is not 16 bytes"))?;
-        let peer_id = match hello.peer_id.as_str() {
-            "" => None,
-            text => Some(
-                text.parse()
-                    .map_err(|_| malformed("the peer_id is none")())?,
+        let peer_id = match (hello.peer_id.as_str(), hello.peer_uuid.as_slice()) {
+            ("", []) => None,
+            ("", uuid) => Some(
+                Uuid::from_slice(uuid)
+                    .map_err(|_| malformed("the peer_id's UUID is not 16 bytes")())?
+                    .to_string(),
             ),
+            (text, _) => Some(text.to_owned()),
         };
+        let peer_id = peer_id
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|_| malformed("the peer_id is none")())?;
         if hello.key_check != self.key_check {
             return Err(Refusal::new(
                 Reason::Key,
@@ -310,7 +330,17 @@ impl Identity {
             peer_id,
             protocols: theirs,
             wall,
+            replicas_digest: hello.replicas_digest,
+            has_met: hello.has_met,
         })
+    }
+}
+
+/// A `peer_id` as it is sent: as text, or as the bytes of a UUID, which are less than half of it.
+fn spell(peer_id: &str) -> (String, Vec<u8>) {
+    match Uuid::try_parse(peer_id) {
+        Ok(uuid) if uuid.to_string() == peer_id => (String::new(), uuid.as_bytes().to_vec()),
+        _ => (peer_id.to_owned(), Vec::new()),
     }
 }
 
@@ -336,7 +366,8 @@ mod tests {
             key_check: 5,
             store: StoreId::from_bytes([store; 16]),
             origin: OriginId::from_bytes([store + 100; 16]),
-            set_digest: 0,
+            replicas_digest: 0,
+            has_met: true,
             peer_id: "p".into(),
         }
     }
@@ -414,6 +445,30 @@ mod tests {
             Reason::Malformed
         );
         assert_eq!(reason(&Hello::default()), Reason::Malformed);
+    }
+
+    #[test]
+    fn a_peer_id_reads_back_be_it_a_uuid_or_not() {
+        for text in [
+            "p",
+            "0e3f6b1c-6f0f-4d57-9a83-40d7c4bd7c11",
+            "0E3F6B1C-6F0F-4D57-9A83-40D7C4BD7C11",
+            "0e3f6b1c6f0f4d579a8340d7c4bd7c11",
+        ] {
+            let named = Identity {
+                peer_id: text.to_owned(),
+                ..identity(2)
+            };
+            let hello = named.hello(1, PROTOCOLS, WallTime::default());
+            let partner = identity(1).check(&hello, PROTOCOLS).unwrap();
+            assert_eq!(partner.peer_id.unwrap().as_str(), text);
+        }
+        let cut = Hello {
+            peer_id: String::new(),
+            peer_uuid: vec![0; 15],
+            ..hello(2)
+        };
+        assert_eq!(reason(&cut), HandshakeRefused::Malformed);
     }
 
     #[test]

@@ -8,7 +8,9 @@
 use peer_table::TableName;
 use peer_table::contract::{
     BATCH_RECORDS_MAX, Batch, FingerprintPage, InvalidMessage, MESSAGE_BYTES_MAX, WireDigest,
+    WireHorizon,
 };
+use peer_table::floors::{Replicas, WireSnapshot};
 use peer_table::sketch::{Sketch, WIRE_LEN};
 use prost::{Message, Oneof};
 
@@ -51,15 +53,19 @@ pub struct Hello {
     /// Its wall clock, in milliseconds since 1970.
     #[prost(uint64, tag = "8")]
     pub wall_ms: u64,
-    /// Digest of its known and fenced ids; 0 until floors are built.
+    /// [`Floors::digest`](peer_table::floors::Floors::digest): where the other side's is another, the
+    /// two tell each other what they know of all replicas before any record moves.
     #[prost(fixed64, tag = "9")]
-    pub set_digest: u64,
-    /// Its vector. Reserved: empty until floors are built, and not looked at.
-    #[prost(bytes = "vec", tag = "10")]
-    pub vector: Vec<u8>,
-    /// The `peer_id` of its pod's own record; empty if it has none yet.
+    pub replicas_digest: u64,
+    /// The `peer_id` of its pod's own record, unless it is a UUID; empty if it has none yet.
     #[prost(string, tag = "11")]
     pub peer_id: String,
+    /// The `peer_id` where it is a UUID as it is usually spelled: its 16 bytes.
+    #[prost(bytes = "vec", tag = "12")]
+    pub peer_uuid: Vec<u8>,
+    /// Whether it belongs: see [`Floors::has_met`](peer_table::floors::Floors::has_met).
+    #[prost(bool, tag = "13")]
+    pub has_met: bool,
 }
 
 /// What one sync asks of another.
@@ -72,7 +78,7 @@ pub struct Request {
     #[prost(string, tag = "2")]
     pub table: String,
     /// What; `None` if it is nothing that this release knows.
-    #[prost(oneof = "Ask", tags = "3, 4, 5, 6, 7")]
+    #[prost(oneof = "Ask", tags = "3, 4, 5, 6, 7, 8")]
     pub ask: Option<Ask>,
 }
 
@@ -94,10 +100,14 @@ pub enum Ask {
     /// A fresh change, to be taken and passed on; answered by [`Answer::Pushed`].
     #[prost(message, tag = "7")]
     Push(Push),
+    /// What the asker knows of all replicas, for what the other side knows; answered by
+    /// [`Answer::Replicas`].
+    #[prost(message, tag = "8")]
+    Replicas(Replicas),
 }
 
 /// Begins an exchange.
-#[derive(Copy, Clone, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub struct Open {
     /// The digest of the asker's table.
     #[prost(message, required, tag = "1")]
@@ -105,10 +115,14 @@ pub struct Open {
     /// How many coded symbols to answer with, if the digests differ.
     #[prost(uint32, tag = "2")]
     pub symbols: u32,
+    /// The tombstones that the asker may have let go, for the answer to be without them; left out
+    /// where it holds none.
+    #[prost(message, optional, tag = "3")]
+    pub without: Option<WireHorizon>,
 }
 
 /// Asks for coded symbols of the table as it was when it had this digest.
-#[derive(Copy, Clone, PartialEq, Eq, Message)]
+#[derive(Clone, PartialEq, Eq, Message)]
 pub struct AskSymbols {
     /// That digest.
     #[prost(message, required, tag = "1")]
@@ -119,6 +133,9 @@ pub struct AskSymbols {
     /// One past the last one.
     #[prost(uint32, tag = "3")]
     pub to: u32,
+    /// As in [`Open`].
+    #[prost(message, optional, tag = "4")]
+    pub without: Option<WireHorizon>,
 }
 
 /// Asks for a part of the fingerprints.
@@ -160,6 +177,9 @@ pub struct Push {
     /// See [`Scope::origin`](crate::push::Scope::origin); 0 if it is not known.
     #[prost(fixed64, tag = "4")]
     pub origin: u64,
+    /// Fresh publications of replicas, without ids.
+    #[prost(message, optional, tag = "5")]
+    pub replicas: Option<Replicas>,
 }
 
 /// The answer to a [`Request`].
@@ -172,7 +192,7 @@ pub struct Response {
     #[prost(string, tag = "2")]
     pub table: String,
     /// The answer; `None` if it is none that this release knows.
-    #[prost(oneof = "Answer", tags = "3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Answer", tags = "3, 4, 5, 6, 7, 8, 9")]
     pub answer: Option<Answer>,
 }
 
@@ -197,6 +217,9 @@ pub enum Answer {
     /// To [`Ask::Push`].
     #[prost(message, tag = "8")]
     Pushed(Pushed),
+    /// To [`Ask::Replicas`].
+    #[prost(message, tag = "9")]
+    Replicas(Replicas),
 }
 
 /// Why nothing was done.
@@ -223,6 +246,12 @@ pub struct Opened {
     /// All its fingerprints, where these take no more bytes than the symbols would.
     #[prost(message, optional, tag = "3")]
     pub listing: Option<FingerprintPage>,
+    /// What it had right before that, where either side holds a tombstone.
+    #[prost(message, optional, tag = "4")]
+    pub snapshot: Option<WireSnapshot>,
+    /// With a snapshot: up to which reading it may have let go of tombstones.
+    #[prost(fixed64, tag = "5")]
+    pub horizon: u64,
 }
 
 /// Coded symbols of one snapshot of the responder's table.
@@ -256,6 +285,9 @@ pub struct Swapped {
     /// The digest of the responder's table after that.
     #[prost(message, required, tag = "4")]
     pub digest: WireDigest,
+    /// The tombstones that beat records given: an encoded [`Batch`], or nothing.
+    #[prost(bytes = "vec", tag = "5")]
+    pub answers: Vec<u8>,
 }
 
 /// The responder's side of a push.
@@ -265,6 +297,9 @@ pub struct Pushed {
     /// [`merged_code`](peer_table::contract::merged_code).
     #[prost(bytes = "vec", tag = "1")]
     pub outcomes: Vec<u8>,
+    /// The tombstones that beat records pushed: an encoded [`Batch`], or nothing.
+    #[prost(bytes = "vec", tag = "2")]
+    pub answers: Vec<u8>,
 }
 
 /// Bytes that are no request, or no response.

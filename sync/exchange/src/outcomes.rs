@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(outcomes.of(UNKNOWN), 2);
         assert_eq!(outcomes.of(REFUSED_UNKNOWN), 1);
         assert_eq!(outcomes.total(), codes.len() as u64 + 4);
-        assert_eq!(outcomes.refused(), 7);
+        assert_eq!(outcomes.refused(), 8);
     }
 
     #[test]

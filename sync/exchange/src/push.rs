@@ -11,6 +11,8 @@ use std::hash::Hasher;
 
 use peer_table::TableName;
 use peer_table::contract::{Batch, State};
+use peer_table::feed::Via;
+use peer_table::floors::Replicas;
 use siphasher::sip::SipHasher24;
 
 use crate::ends::{Own, Remote};
@@ -154,25 +156,39 @@ pub struct PushReport {
     pub traffic: Traffic,
 }
 
-/// Sends fresh records to one peer, which is to pass them on within `scope`.
+/// What is to be pushed, and to whom: to be planned and pushed within the scope.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PassOn {
+    /// Of which table.
+    pub table: TableName,
+    /// Fresh records. Of those that were pushed here, the ones that were not refused.
+    pub batch: Batch,
+    /// News of replicas.
+    pub replicas: Option<Replicas>,
+    /// Whom to pass them on to.
+    pub scope: Scope,
+}
+
+/// Sends news to one peer, which is to pass them on within `scope`, a part of theirs.
 ///
-/// `state` is what [`Own::state`] said of us lately: asked for once for all the peers that a change
-/// is pushed to.
+/// `state` is what [`Own::state`] said of us lately: asked for once for all the peers that they are
+/// pushed to.
 pub async fn push<O: Own, R: Remote>(
     own: &O,
     state: &State,
     remote: &R,
-    table: &TableName,
-    batch: &Batch,
+    news: &PassOn,
     scope: Scope,
     options: &Options,
 ) -> Result<PushReport, ExchangeError> {
+    let PassOn { table, batch, .. } = news;
     let mut conversation = Conversation::new(own, remote, table, state, options)?;
     let ask = Ask::Push(message::Push {
         batch: message::batch_to_bytes(batch),
         after: scope.after.0,
         up_to: scope.up_to.0,
         origin: scope.origin.map_or(0, |position| position.0),
+        replicas: news.replicas.clone(),
     });
     let Answer::Pushed(pushed) = conversation.ask(ask).await? else {
         return Err(ExchangeError::unexpected("a push"));
@@ -186,6 +202,11 @@ pub async fn push<O: Own, R: Remote>(
     let mut merged_there = Outcomes::default();
     merged_there.add(&pushed.outcomes);
     let (partner, skew_ms) = conversation.met()?;
+    if let Some(answers) = message::batch_from_bytes(&pushed.answers, table)? {
+        // What we pushed is deleted, and we did not know.
+        let merged = own.merge(answers, Via::Push, partner.store, None).await;
+        merged.map_err(ExchangeError::own)?;
+    }
     Ok(PushReport {
         partner: partner.clone(),
         skew_ms,

@@ -3,22 +3,27 @@
 //! Nothing is remembered from message to message. Each is answered from what the own manager says
 //! at that moment.
 
+use std::collections::BTreeSet;
+
 use peer_table::contract::{
-    Batch, FINGERPRINTS_MAX, InvalidMessage, State, TableState, fingerprints_from_bytes,
+    Batch, FINGERPRINTS_MAX, InvalidMessage, MergeAnswer, State, StateRequest, TableState,
+    WireHorizon, WireRecord, fingerprints_from_bytes,
 };
 use peer_table::feed::Via;
+use peer_table::floors::Replicas;
 use peer_table::sketch::WIRE_LEN;
 use peer_table::table::Digest;
 use peer_table::{Fingerprint, TableName};
 
 use crate::ends::Own;
+use crate::exchange::buried;
 use crate::handshake::{HandshakeRefused, Identity, Partner, Protocols, Refusal, skew_ms};
 use crate::message::{
     self, Answer, Ask, AskFingerprints, AskSymbols, Hello, Open, Opened, Push, Pushed, Request,
     Response, SYMBOLS_MAX, Swap, Swapped, Symbols, WANTED_MAX, count_symbols,
 };
 use crate::outcomes::{Outcomes, is_refused};
-use crate::push::{Position, Scope};
+use crate::push::{PassOn, Position, Scope};
 
 /// A response, and what is to be known about it.
 #[derive(Clone, PartialEq, Debug)]
@@ -48,23 +53,20 @@ pub struct RespondReport {
     pub received: u64,
     /// What became of those here.
     pub merged: Outcomes,
-    /// Pushed records that others are to have from us.
+    /// What was pushed and others are to have from us.
     pub pass_on: Option<PassOn>,
 }
 
-/// What a push leaves to do: to plan and push within the scope.
-#[derive(Clone, PartialEq, Debug)]
-pub struct PassOn {
-    /// Of which table.
-    pub table: TableName,
-    /// The records that were not refused here.
-    pub batch: Batch,
-    /// Whom to pass them on to.
-    pub scope: Scope,
-}
-
 /// The word for every ask, the last one for those that this release does not know.
-pub const ASK_WORDS: [&str; 6] = ["open", "symbols", "fingerprints", "swap", "push", "unknown"];
+pub const ASK_WORDS: [&str; 7] = [
+    "open",
+    "symbols",
+    "fingerprints",
+    "swap",
+    "push",
+    "replicas",
+    "unknown",
+];
 
 const fn ask_word(ask: Option<&Ask>) -> &'static str {
     match ask {
@@ -73,6 +75,7 @@ const fn ask_word(ask: Option<&Ask>) -> &'static str {
         Some(Ask::Fingerprints(_)) => "fingerprints",
         Some(Ask::Swap(_)) => "swap",
         Some(Ask::Push(_)) => "push",
+        Some(Ask::Replicas(_)) => "replicas",
         None => "unknown",
     }
 }
@@ -157,11 +160,13 @@ impl<O: Own> Responder<'_, O> {
         table: &str,
         ask: Option<Ask>,
     ) -> Result<Answer, Refusal> {
-        let state = self
-            .own
-            .state(symbols_for(ask.as_ref()))
-            .await
-            .map_err(unavailable)?;
+        let request = StateRequest {
+            symbols: symbols_for(ask.as_ref()),
+            give_snapshot: matches!(ask, Some(Ask::Open(_))),
+            without: left_by(ask.as_ref()),
+            ..StateRequest::default()
+        };
+        let state = self.own.state(&request).await.map_err(unavailable)?;
         let partner = self.greet(&state, hello)?;
         let table: TableName = table.parse().map_err(malformed)?;
         let Some(stand) = state.table(&table) else {
@@ -169,11 +174,15 @@ impl<O: Own> Responder<'_, O> {
             return Err(Refusal::new(HandshakeRefused::Table, detail));
         };
         match ask {
-            Some(Ask::Open(open)) => self.open(&table, stand, open).await,
-            Some(Ask::Symbols(ask)) => symbols(stand, ask),
+            Some(Ask::Open(open)) => self.open(&table, &state, stand, open).await,
+            Some(Ask::Symbols(ask)) => symbols(stand, &ask),
             Some(Ask::Fingerprints(ask)) => self.fingerprints(&table, ask).await,
             Some(Ask::Swap(swap)) => self.swap(&table, swap, &partner).await,
             Some(Ask::Push(push)) => self.push(table, push, &partner).await,
+            Some(Ask::Replicas(theirs)) => {
+                let ours = self.own.replicas(&theirs).await;
+                Ok(Answer::Replicas(ours.map_err(unavailable)?))
+            }
             None => Err(Refusal::new(
                 HandshakeRefused::Ask,
                 "what was asked is not known here",
@@ -197,6 +206,7 @@ impl<O: Own> Responder<'_, O> {
     async fn open(
         &mut self,
         table: &TableName,
+        state: &State,
         stand: &TableState,
         open: Open,
     ) -> Result<Answer, Refusal> {
@@ -204,6 +214,8 @@ impl<O: Own> Responder<'_, O> {
             digest: stand.digest,
             symbols: Vec::new(),
             listing: None,
+            snapshot: state.snapshot.clone(),
+            horizon: state.snapshot.as_ref().map_or(0, |_| state.horizon),
         };
         self.report.partner_digest = Some(open.digest.into());
         if open.digest == stand.digest {
@@ -253,17 +265,28 @@ impl<O: Own> Responder<'_, O> {
             return Err(malformed(InvalidMessage::field("want", problem)));
         }
         let mut swapped = Swapped::default();
+        let mut given_anyway = BTreeSet::new();
         // Taken from the table before the merge: see `exchange::swap`.
         if !want.is_empty() {
             let records = self.own.records(table, &want).await.map_err(unavailable)?;
+            given_anyway.extend(records.batch.records.iter().filter_map(buried));
             self.report.sent = records.batch.records.len() as u64;
             swapped.batch = message::batch_to_bytes(&records.batch);
             swapped.dealt_with = records.dealt_with;
         }
         if let Some(batch) = given {
-            swapped.outcomes = self.merge(batch, Via::Exchange, partner).await?;
+            let mut merged = self.merge(batch, Via::Exchange, partner).await?;
+            if let Some(answers) = &mut merged.answers {
+                let is_new = |record: &WireRecord| {
+                    buried(record).is_none_or(|buried| !given_anyway.contains(&buried))
+                };
+                answers.records.retain(is_new);
+            }
+            swapped.answers = answers(&merged);
+            swapped.outcomes = merged.outcomes;
         }
-        let state = self.own.state(0).await.map_err(unavailable)?;
+        let state = self.own.state(&StateRequest::default()).await;
+        let state = state.map_err(unavailable)?;
         if let Some(stand) = state.table(table) {
             swapped.digest = stand.digest;
         }
@@ -276,26 +299,39 @@ impl<O: Own> Responder<'_, O> {
         push: Push,
         partner: &Partner,
     ) -> Result<Answer, Refusal> {
-        let Some(batch) = message::batch_from_bytes(&push.batch, &table).map_err(malformed)? else {
-            return Ok(Answer::Pushed(Pushed::default()));
-        };
-        let outcomes = self.merge(batch.clone(), Via::Push, partner).await?;
+        let batch = message::batch_from_bytes(&push.batch, &table).map_err(malformed)?;
+        let mut pushed = Pushed::default();
+        if let Some(news) = &push.replicas {
+            // Ids are told in answer to ids only.
+            let news = Replicas {
+                ids: None,
+                ..news.clone()
+            };
+            self.own.replicas(&news).await.map_err(unavailable)?;
+        }
+        let mut batch = batch.unwrap_or_else(|| Batch::new(&table, []));
+        if !batch.records.is_empty() {
+            let merged = self.merge(batch.clone(), Via::Push, partner).await?;
+            pushed.answers = answers(&merged);
+            pushed.outcomes = merged.outcomes;
+        }
         let scope = Scope {
             after: Position(push.after),
             up_to: Position(push.up_to),
             origin: (push.origin != 0).then_some(Position(push.origin)),
         };
-        let mut kept = outcomes.iter().map(|code| !is_refused(*code));
-        let mut batch = batch;
+        let mut kept = pushed.outcomes.iter().map(|code| !is_refused(*code));
         batch.records.retain(|_| kept.next().unwrap_or(false));
-        if scope.places() > 0 && !batch.records.is_empty() {
+        let is_news = !batch.records.is_empty() || push.replicas.is_some();
+        if scope.places() > 0 && is_news {
             self.report.pass_on = Some(PassOn {
                 table,
                 batch,
+                replicas: push.replicas,
                 scope,
             });
         }
-        Ok(Answer::Pushed(Pushed { outcomes }))
+        Ok(Answer::Pushed(pushed))
     }
 
     async fn merge(
@@ -303,32 +339,45 @@ impl<O: Own> Responder<'_, O> {
         batch: Batch,
         via: Via,
         partner: &Partner,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<MergeAnswer, Refusal> {
         let received = batch.records.len() as u64;
         let merged = self
             .own
-            .merge(batch, via, partner.store)
+            .merge(batch, via, partner.store, None)
             .await
             .map_err(unavailable)?;
         self.report.received = received;
         self.report.merged.add(&merged.outcomes);
-        Ok(merged.outcomes)
+        Ok(merged)
     }
 }
 
 /// How many of our symbols an answer needs.
-fn symbols_for(ask: Option<&Ask>) -> usize {
+fn symbols_for(ask: Option<&Ask>) -> u32 {
     let symbols = match ask {
         Some(Ask::Open(open)) => open.symbols,
         Some(Ask::Symbols(ask)) => ask.to,
         _ => 0,
     };
-    usize::try_from(symbols)
-        .unwrap_or(usize::MAX)
-        .min(SYMBOLS_MAX)
+    symbols.min(u32::try_from(SYMBOLS_MAX).unwrap_or(u32::MAX))
 }
 
-fn symbols(stand: &TableState, ask: AskSymbols) -> Result<Answer, Refusal> {
+/// The tombstones that who asks may have let go.
+fn left_by(ask: Option<&Ask>) -> Option<WireHorizon> {
+    match ask {
+        Some(Ask::Open(open)) => open.without.clone(),
+        Some(Ask::Symbols(ask)) => ask.without.clone(),
+        _ => None,
+    }
+}
+
+/// What beat some of what was merged, as it is sent.
+fn answers(merged: &MergeAnswer) -> Vec<u8> {
+    let answers = merged.answers.as_ref();
+    answers.map(message::batch_to_bytes).unwrap_or_default()
+}
+
+fn symbols(stand: &TableState, ask: &AskSymbols) -> Result<Answer, Refusal> {
     let from = if ask.digest == stand.digest {
         ask.from
     } else {

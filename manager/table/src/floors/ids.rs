@@ -37,6 +37,9 @@ impl Fence {
     }
 }
 
+/// Known ids at the most. A replica that restarts once an hour makes 720 a month.
+pub const IDS_MAX: usize = 65_536;
+
 /// Known ids and their fences. It only grows, and merges by union, so replicas that tell each other
 /// theirs end with the same.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -74,6 +77,18 @@ impl IdSet {
         self.digest ^= hash(id, fence);
         self.fences.insert(id, fence);
         true
+    }
+
+    /// Forgets an id that was fenced so long ago that nobody asks for it any more.
+    pub fn forget(&mut self, id: OriginId) {
+        if let Some(fence) = self.fences.remove(&id) {
+            self.digest ^= hash(id, fence);
+        }
+    }
+
+    /// Whether there is room for another one.
+    pub fn is_full(&self) -> bool {
+        self.fences.len() >= IDS_MAX
     }
 
     /// Takes in all that another replica knows; whether that changed anything.

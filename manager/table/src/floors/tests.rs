@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use super::*;
+use crate::ids::StoreId;
 
 /// A record as the rule sees it.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,6 +36,20 @@ fn origin(number: u8) -> OriginId {
 
 fn at(seconds: u64) -> WallTime {
     WallTime::from_millis(seconds * 1_000)
+}
+
+fn me(store: StoreId) -> Me {
+    Me {
+        store,
+        peer_id: format!("peer-{store}").parse().unwrap(),
+        storage: Storage::Pod,
+    }
+}
+
+/// All ids as they travel.
+fn ids(floors: &Floors) -> Vec<(OriginId, Option<Fence>, WallTime)> {
+    let told = Replicas::of(floors, true).ids.unwrap();
+    told.read().unwrap()
 }
 
 impl Replica {
@@ -75,7 +90,7 @@ impl Replica {
         if arrival == Arrival::Fenced {
             return None;
         }
-        self.floors.heard(record.version);
+        self.floors.heard(record.version, now);
         self.floors.stamp_set(&mut self.clock, now);
         if let Some(held) = held.filter(|held| *held >= record) {
             return (held > record).then_some(held);
@@ -101,8 +116,9 @@ impl Replica {
 
     fn publish(&mut self, now: WallTime) -> Publication {
         let has_strangers = self.has_strangers();
-        let (store, clock) = (self.store, &mut self.clock);
-        self.floors.publish(store, has_strangers, clock, now)
+        let me = me(self.store);
+        self.floors
+            .publish(&me, has_strangers, &mut self.clock, now)
     }
 
     /// Whether discovery lists somebody of whom this replica has not heard.
@@ -127,22 +143,22 @@ impl Replica {
     /// The next opening of the store.
     fn reopen(&mut self, id: u8, now: WallTime) {
         self.ids.push(origin(id));
-        self.floors.reopen(origin(id), self.clock.last());
+        self.floors.reopen(origin(id), self.clock.last(), now);
         self.clock = Clock::new(origin(id), self.clock.last(), DRIFT);
         self.floors.stamp_set(&mut self.clock, now);
     }
 }
 
-/// A complete exchange of two replicas.
+/// A complete exchange that `a` began: it is the one who knows afterwards what the other had.
 fn exchange(a: &mut Replica, b: &mut Replica, now: WallTime) {
-    let ids = a.floors.ids().clone();
-    a.floors.join_ids(b.floors.ids());
-    b.floors.join_ids(&ids);
+    let (ours, theirs) = (ids(&a.floors), ids(&b.floors));
+    a.floors.join_ids(&theirs, Ages::default(), now);
+    b.floors.join_ids(&ours, Ages::default(), now);
     for publication in b.floors.publications().cloned().collect::<Vec<_>>() {
-        a.floors.hear(publication);
+        a.floors.hear(publication, now);
     }
     for publication in a.floors.publications().cloned().collect::<Vec<_>>() {
-        b.floors.hear(publication);
+        b.floors.hear(publication, now);
     }
     let x = a.floors.snapshot(&mut a.clock, now);
     let y = b.floors.snapshot(&mut b.clock, now);
@@ -166,9 +182,7 @@ fn exchange(a: &mut Replica, b: &mut Replica, now: WallTime) {
         }
     }
     a.clock.observe(y.reading, now).unwrap();
-    b.clock.observe(x.reading, now).unwrap();
     a.floors.advance(&y);
-    b.floors.advance(&x);
 }
 
 fn pair(replicas: &mut [Replica], a: usize, b: usize) -> Option<(&mut Replica, &mut Replica)> {
@@ -185,6 +199,7 @@ fn settle(replicas: &mut [Replica], from: u64) {
             for b in a + 1..replicas.len() {
                 let (a, b) = pair(replicas, a, b).unwrap();
                 exchange(a, b, now);
+                exchange(b, a, now);
             }
         }
         for replica in replicas.iter_mut() {
@@ -247,7 +262,7 @@ fn a_push_of_an_id_that_writes_no_more_is_dropped_unless_it_buries_what_is_held(
     let mut all = [1, 2].map(Replica::new);
     let held = all[1].write(7, false, at(1));
     settle(&mut all, 10);
-    all[0].floors.fence(origin(2), Fence::Ended);
+    all[0].floors.fence(origin(2), Fence::Ended, at(100));
     let later = Version {
         reading: Reading::from_u64(u64::MAX >> 8),
         origin: origin(2),
@@ -270,20 +285,20 @@ fn a_push_of_an_id_that_writes_no_more_is_dropped_unless_it_buries_what_is_held(
 fn who_holds_the_floor_back_is_named() {
     let [a, b, c] = &mut [1, 2, 3].map(Replica::new);
     assert_eq!(a.floors.settled(true), Err(Unsettled::Stranger));
-    a.floors.heard(b.write(1, false, at(1)).version);
+    a.floors.heard(b.write(1, false, at(1)).version, at(1));
     assert_eq!(
         a.floors.settled(false),
         Err(Unsettled::Silent(b.floors.own()))
     );
-    a.floors.hear(b.publish(at(2)));
+    a.floors.hear(b.publish(at(2)), at(2));
     assert_eq!(a.floors.settled(false), Err(Unsettled::Set(b.floors.own())));
     exchange(a, b, at(3));
-    a.floors.hear(b.publish(at(4)));
+    a.floors.hear(b.publish(at(4)), at(4));
     assert_eq!(a.floors.settled(false), Ok(()));
     exchange(b, c, at(5));
-    a.floors.join_ids(b.floors.ids());
-    a.floors.hear(b.publish(at(6)));
-    a.floors.hear(c.publish(at(6)));
+    a.floors.join_ids(&ids(&b.floors), Ages::default(), at(6));
+    a.floors.hear(b.publish(at(6)), at(6));
+    a.floors.hear(c.publish(at(6)), at(6));
     assert_eq!(
         a.floors.settled(false),
         Err(Unsettled::Since(b.floors.own()))
@@ -295,7 +310,7 @@ fn a_floor_is_nothing_until_it_is_settled() {
     let mut all = [1, 2].map(Replica::new);
     all[0]
         .floors
-        .heard(all[1].clone().write(1, false, at(1)).version);
+        .heard(all[1].clone().write(1, false, at(1)).version, at(1));
     assert_eq!(all[0].publish(at(2)).floor, Reading::default());
     settle(&mut all, 10);
     assert!(all[0].publish(at(1_000)).floor.wall() >= at(10));
@@ -313,7 +328,9 @@ fn an_id_that_ended_holds_nothing_back_once_all_know_it() {
         all[0].table.contains_key(&7),
         "it may come back, as far as anybody knows"
     );
-    all[1].floors.fence(gone.floors.own(), Fence::Ended);
+    all[1]
+        .floors
+        .fence(gone.floors.own(), Fence::Ended, at(2_000));
     settle(&mut all, 2_000);
     assert!(all.iter().all(|replica| replica.table.is_empty()));
 }
@@ -323,14 +340,11 @@ fn a_store_that_was_given_up_is_told_so_by_its_earlier_ids_too() {
     let mut returned = Replica::new(1);
     let earlier = origin(1);
     returned.reopen(2, at(1));
-    let mut theirs = IdSet::default();
-    theirs.take(earlier, Some(Fence::Ended));
-    assert!(!returned.floors.is_given_up_by(&theirs, [&earlier]));
-    theirs.take(earlier, Some(Fence::GivenUp));
-    assert!(returned.floors.is_given_up_by(&theirs, [&earlier]));
-    let mut current = IdSet::default();
-    current.take(origin(2), Some(Fence::Ended));
-    assert!(returned.floors.is_given_up_by(&current, []));
+    let told = |id, fence| [(id, Some(fence), at(2))];
+    let is_given_up = |theirs: &[_], earlier: &[_]| returned.floors.is_given_up_by(theirs, earlier);
+    assert!(!is_given_up(&told(earlier, Fence::Ended), &[earlier]));
+    assert!(is_given_up(&told(earlier, Fence::GivenUp), &[earlier]));
+    assert!(is_given_up(&told(origin(2), Fence::Ended), &[]));
 }
 
 #[test]
@@ -352,8 +366,8 @@ fn what_is_older_than_known_of_an_id_is_not_heard_again() {
     let mut all = [1, 2].map(Replica::new);
     let old = all[1].publish(at(1));
     let new = all[1].publish(at(100));
-    all[0].floors.hear(new.clone());
-    all[0].floors.hear(old);
+    assert!(all[0].floors.hear(new.clone(), at(100)));
+    assert!(!all[0].floors.hear(old, at(100)));
     assert_eq!(all[0].floors.publications().next(), Some(&new));
 }
 
@@ -480,7 +494,7 @@ impl World {
             }
             Step::Publish(a, b) => {
                 let publication = self.replicas[a % count].publish(now);
-                self.replicas[b % count].floors.hear(publication);
+                self.replicas[b % count].floors.hear(publication, now);
             }
             Step::Collect(a) => self.replicas[a % count].collect(now),
             Step::Reopen(a) => {
@@ -491,7 +505,9 @@ impl World {
             Step::Join(a) if count < 5 => {
                 let mut joined = Replica::new(self.id());
                 let known = &mut self.replicas[a % count];
-                known.floors.join_ids(joined.floors.ids());
+                known
+                    .floors
+                    .join_ids(&ids(&joined.floors), Ages::default(), now);
                 exchange(known, &mut joined, now);
                 self.replicas.push(joined);
                 let known = self.newest[a % count].clone();
@@ -502,7 +518,7 @@ impl World {
                 let own = self.replicas[a].floors.own();
                 let witness = &mut self.replicas[b];
                 if witness.floors.ids().knows(own) {
-                    witness.floors.fence(own, Fence::Ended);
+                    witness.floors.fence(own, Fence::Ended, now);
                     witness.floors.stamp_set(&mut witness.clock, now);
                     self.dead.append(&mut self.replicas.remove(a).ids);
                     self.newest.remove(a);
@@ -536,7 +552,7 @@ proptest! {
             for replica in &mut world.replicas {
                 for id in &world.dead {
                     if replica.floors.ids().knows(*id) {
-                        replica.floors.fence(*id, Fence::Ended);
+                        replica.floors.fence(*id, Fence::Ended, at(world.seconds));
                     }
                 }
             }

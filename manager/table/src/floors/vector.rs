@@ -21,10 +21,10 @@ pub struct Known {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Vector(BTreeMap<OriginId, Known>);
 
-/// Above every reading: of an id that was given up all is covered.
-const WHOLE: Reading = Reading::from_u64(u64::MAX);
-
 impl Vector {
+    /// Above every reading: of an id that was given up all is covered.
+    const WHOLE: Reading = Reading::from_u64(u64::MAX);
+
     /// What is known of `id`; nothing of one that is unknown.
     pub fn of(&self, id: OriginId) -> Known {
         self.0.get(&id).copied().unwrap_or_default()
@@ -55,7 +55,19 @@ impl Vector {
 
     /// Covers all of `id`.
     pub fn cover_whole(&mut self, id: OriginId) {
-        self.cover(id, WHOLE);
+        self.cover(id, Self::WHOLE);
+    }
+
+    /// Covers nothing any more. What was seen was seen.
+    pub fn uncover(&mut self) {
+        for known in self.0.values_mut() {
+            known.covered = Reading::default();
+        }
+    }
+
+    /// Forgets an id.
+    pub fn forget(&mut self, id: OriginId) {
+        self.0.remove(&id);
     }
 
     /// The pointwise maximum with another replica's.

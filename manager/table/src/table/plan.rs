@@ -1,11 +1,13 @@
 //! A group of writes that is being decided: local ones and those from peers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Table;
+use super::sessions::SessionId;
 use crate::clock::{Clock, ClockAhead, Contact, Reading, Version, WallTime};
 use crate::entry::{Body, Content, Entry, Rank};
 use crate::feed::{Change, Changed, Via};
+use crate::floors::Arrival;
 use crate::key::Key;
 
 /// What a write demands of the version that is held.
@@ -106,6 +108,8 @@ pub enum MergeRefused {
     Full,
     /// The record held here could not be read from the store.
     Unreadable,
+    /// It was written by a replica that is not known yet, and no more are taken in.
+    Origins,
 }
 
 /// What became of a record from a peer.
@@ -119,6 +123,16 @@ pub enum Merged {
     Equal,
     /// A newer one is held.
     Stale,
+    /// It was deleted, and the tombstone has left since: its sender is to be told so, with a
+    /// tombstone of its version.
+    Ghost,
+    /// A tombstone of what is not held, and was dealt with before.
+    Collected,
+    /// It was pushed, and comes from an opening of a store that writes no more: exchanges bring it
+    /// if anybody still has it.
+    Fenced,
+    /// It was pushed, and this replica takes no pushes before it has met one that belongs.
+    Deferred,
     /// It was not let in.
     Refused(MergeRefused),
 }
@@ -135,6 +149,9 @@ pub struct Plan<'a> {
     added: usize,
     changes: Vec<Change>,
     stamped: Option<Reading>,
+    heard: Vec<Version>,
+    taken: Vec<(Version, Option<SessionId>)>,
+    answers: Vec<(Key, Entry)>,
 }
 
 /// What a decided group of writes changes.
@@ -142,16 +159,32 @@ pub struct Plan<'a> {
 pub struct Changes {
     /// The records to store, each as the last write of the group leaves it.
     pub entries: BTreeMap<Key, Entry>,
+    /// Tombstones that leave.
+    pub removed: BTreeSet<Key>,
     /// The highest reading stamped for a local write; to be stored with the records.
     pub stamped: Option<Reading>,
     /// Each change, in stamp order.
     pub(super) feed: Vec<Change>,
+    /// The version of each record that came from a peer.
+    pub(super) heard: Vec<Version>,
+    /// Those of the records that were news, and the exchange that each came by.
+    pub(super) taken: Vec<(Version, Option<SessionId>)>,
+    /// The wall time at which it was decided.
+    pub(super) at: WallTime,
 }
 
 impl Changes {
     /// Whether there is nothing to store.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.removed.is_empty()
+    }
+
+    /// The removal of tombstones that may leave: see [`Table::collectable`](super::Table::collectable).
+    pub fn removal(keys: impl IntoIterator<Item = Key>) -> Self {
+        Self {
+            removed: keys.into_iter().collect(),
+            ..Self::default()
+        }
     }
 }
 
@@ -180,6 +213,9 @@ impl<'a> Plan<'a> {
             added: 0,
             changes: Vec::new(),
             stamped: None,
+            heard: Vec::new(),
+            taken: Vec::new(),
+            answers: Vec::new(),
         }
     }
 }
@@ -274,30 +310,55 @@ impl Plan<'_> {
         Ok(entry)
     }
 
-    /// Plans to merge a record from a peer.
-    pub fn merge(&mut self, key: &Key, entry: Entry, via: Via) -> Merged {
+    /// Plans to merge a record from a peer, that came by the exchange `session` of ours if by any.
+    pub fn merge(
+        &mut self,
+        key: &Key,
+        entry: Entry,
+        via: Via,
+        session: Option<SessionId>,
+    ) -> Merged {
         if let Err(refused) = self.admit(key, &entry) {
             return Merged::Refused(refused);
         }
-        let reading = entry.version.reading;
-        let merged = self.merge_admitted(key, entry, via);
+        if via == Via::Push && !self.table.floors.has_met() {
+            return Merged::Deferred;
+        }
+        let version = entry.version;
+        let merged = self.merge_admitted(key, entry, via, session);
         if !matches!(merged, Merged::Refused(_)) {
             // Within the drift, as the record was admitted.
-            let _ = self.clock.observe(reading, self.now);
+            let _ = self.clock.observe(version.reading, self.now);
+        }
+        if !matches!(merged, Merged::Refused(_) | Merged::Fenced) {
+            self.heard.push(version);
         }
         merged
+    }
+
+    /// What the senders of merged records are to be told: the tombstones that beat these.
+    pub fn take_answers(&mut self) -> Vec<(Key, Entry)> {
+        std::mem::take(&mut self.answers)
     }
 
     /// The changes that were planned.
     pub fn finish(self) -> Changes {
         Changes {
             entries: self.entries,
+            removed: BTreeSet::new(),
             stamped: self.stamped,
             feed: self.changes,
+            heard: self.heard,
+            taken: self.taken,
+            at: self.now,
         }
     }
 
     fn admit(&self, key: &Key, entry: &Entry) -> Result<(), MergeRefused> {
+        let ids = self.table.floors.ids();
+        if ids.is_full() && !ids.knows(entry.version.origin) {
+            return Err(MergeRefused::Origins);
+        }
         self.clock
             .check(entry.version.reading.wall(), self.now)
             .map_err(|_| MergeRefused::VersionAhead)?;
@@ -315,38 +376,93 @@ impl Plan<'_> {
         Ok(())
     }
 
-    fn merge_admitted(&mut self, key: &Key, entry: Entry, via: Via) -> Merged {
-        let Some((held_rank, held_contact, held_live)) = self.current(key) else {
-            if self.is_full_for(key) {
-                return Merged::Refused(MergeRefused::Full);
-            }
-            self.set(key, entry, Changed::Body, via);
-            return Merged::Applied;
+    fn merge_admitted(
+        &mut self,
+        key: &Key,
+        entry: Entry,
+        via: Via,
+        session: Option<SessionId>,
+    ) -> Merged {
+        let held = self.current(key);
+        if held.is_none_or(|(rank, ..)| entry.rank() > rank) {
+            return self.receive(key, entry, held, via, session);
+        }
+        let Some((held_rank, held_contact, held_live)) = held else {
+            return Merged::Stale;
         };
-        let rank = entry.rank();
-        let contact = entry.contact.max(held_contact);
-        if rank > held_rank {
-            self.set(key, Entry { contact, ..entry }, Changed::Body, via);
-            Merged::Applied
-        } else if contact > held_contact {
+        let buried = || Entry {
+            version: held_rank.version(),
+            contact: held_contact.max(entry.contact),
+            body: Body::Tombstone,
+        };
+        let is_stale = entry.rank() < held_rank;
+        if is_stale && !held_live {
+            self.answers.push((key.clone(), buried()));
+        }
+        if entry.contact > held_contact {
             let held = if held_live {
                 self.live_entry(key).cloned()
             } else {
-                Some(Entry {
-                    version: held_rank.version(),
-                    contact: held_contact,
-                    body: Body::Tombstone,
-                })
+                Some(buried())
             };
             let Some(held) = held else {
                 return Merged::Refused(MergeRefused::Unreadable);
             };
+            let contact = entry.contact;
             self.set(key, Entry { contact, ..held }, Changed::Contact, via);
             Merged::Contact
-        } else if rank == held_rank {
-            Merged::Equal
-        } else {
+        } else if is_stale {
             Merged::Stale
+        } else {
+            Merged::Equal
+        }
+    }
+
+    /// Receives a record that beats what is held.
+    fn receive(
+        &mut self,
+        key: &Key,
+        entry: Entry,
+        held: Option<(Rank, Contact, bool)>,
+        via: Via,
+        session: Option<SessionId>,
+    ) -> Merged {
+        let version = entry.version;
+        let arrival = if held.is_none() && self.table.lost.contains(key) {
+            // It was here, and the store lost it: that it is covered says nothing.
+            Arrival::Taken
+        } else {
+            let (is_live, held) = (entry.is_live(), held.map(|(rank, ..)| rank.version()));
+            let floors = &self.table.floors;
+            floors.arrival(version, is_live, held, via, self.clock)
+        };
+        let held_contact = held.map_or(Contact::NEVER, |(_, contact, _)| contact);
+        let contact = entry.contact.max(held_contact);
+        match arrival {
+            Arrival::Taken if held.is_none() && self.is_full_for(key) => {
+                Merged::Refused(MergeRefused::Full)
+            }
+            Arrival::Taken => {
+                if !self.table.floors.covers(version, self.clock) {
+                    self.taken.push((version, session));
+                }
+                self.set(key, Entry { contact, ..entry }, Changed::Body, via);
+                Merged::Applied
+            }
+            Arrival::Ghost => {
+                let tombstone = Entry {
+                    version,
+                    contact,
+                    body: Body::Tombstone,
+                };
+                if held.is_some() {
+                    self.set(key, tombstone.clone(), Changed::Body, via);
+                }
+                self.answers.push((key.clone(), tombstone));
+                Merged::Ghost
+            }
+            Arrival::Collected => Merged::Collected,
+            Arrival::Fenced => Merged::Fenced,
         }
     }
 

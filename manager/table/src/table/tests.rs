@@ -24,6 +24,8 @@ fn table_with(limits: Limits) -> Table {
 }
 
 fn table_under(fingerprint_key: FingerprintKey, limits: Limits) -> Table {
+    let mut floors = Floors::new(OriginId::from_bytes([200; 16]));
+    floors.meet();
     Table::new(TableSpec {
         name: "peers".parse().unwrap(),
         fingerprint_key,
@@ -32,6 +34,7 @@ fn table_under(fingerprint_key: FingerprintKey, limits: Limits) -> Table {
         sketch_symbols: 256,
         epoch: 1,
         feed: FeedLimits::default(),
+        floors,
     })
 }
 
@@ -78,7 +81,7 @@ impl Replica {
     }
 
     fn merge(&mut self, key: &str, entry: Entry) -> Merged {
-        self.group(|plan| plan.merge(&id(key), entry, Via::Exchange))
+        self.group(|plan| plan.merge(&id(key), entry, Via::Exchange, None))
     }
 
     /// Index, sketch and counts are those of a table that was loaded from the store.
@@ -86,7 +89,7 @@ impl Replica {
         let key = self.table.fingerprint_key.clone();
         let mut loaded = table_under(key, self.table.limits());
         for (key, entry) in &self.store {
-            loaded.load(key.clone(), entry).unwrap();
+            loaded.load(key.clone(), entry, NOW).unwrap();
         }
         assert_eq!(self.table.rows, loaded.rows);
         assert_eq!(self.table.keys, loaded.keys);
@@ -308,7 +311,7 @@ fn a_record_that_is_too_large_or_no_content_is_refused_from_either_side() {
     assert!(
         replica
             .table
-            .load(id("a"), &remote(1, Some(b"bad"), 0))
+            .load(id("a"), &remote(1, Some(b"bad"), 0), NOW)
             .is_err()
     );
     assert_eq!(replica.table.digest(), table_with(limits).digest());
@@ -348,9 +351,9 @@ fn the_feed_tells_each_change_in_order_with_its_way() {
         plan.put(&id("a"), &Precondition::default(), new(b"1"))
             .unwrap();
         plan.delete(&id("a"), &Precondition::default()).unwrap();
-        plan.merge(&id("b"), remote(1, Some(b"1"), 0), Via::Push);
-        plan.merge(&id("b"), remote(1, Some(b"1"), 3), Via::Exchange);
-        plan.merge(&id("b"), remote(1, Some(b"1"), 3), Via::Exchange);
+        plan.merge(&id("b"), remote(1, Some(b"1"), 0), Via::Push, None);
+        plan.merge(&id("b"), remote(1, Some(b"1"), 3), Via::Exchange, None);
+        plan.merge(&id("b"), remote(1, Some(b"1"), 3), Via::Exchange, None);
     });
     let told: Vec<_> = replica
         .table
@@ -479,7 +482,7 @@ proptest! {
                         }
                         Step::Merge(key, entry) => {
                             let key = id(&format!("k{key}"));
-                            let merged = plan.merge(&key, entry.clone(), Via::Push);
+                            let merged = plan.merge(&key, entry.clone(), Via::Push, None);
                             (key, (!matches!(merged, Merged::Refused(_))).then_some(entry))
                         }
                     };

@@ -1,13 +1,15 @@
 //! Requests to one partner and its answers, each checked before it is looked into.
 
-use peer_table::contract::State;
+use peer_table::contract::{State, WireHorizon};
+use peer_table::floors::Replicas;
 use peer_table::table::Digest;
 use peer_table::{TableName, WallTime};
 
+use super::find::{Prefix, wire};
 use super::{ExchangeError, Kind, Moved, Options, Report, Traffic};
 use crate::ends::{Own, Remote};
 use crate::handshake::{HandshakeRefused, Identity, Partner, Protocols, Refusal, skew_ms};
-use crate::message::{Answer, Ask, Hello, Request, Response};
+use crate::message::{Answer, Ask, Hello, Open, Opened, Request, Response};
 
 /// Asks one partner about one table.
 pub(crate) struct Conversation<'a, O, R> {
@@ -22,6 +24,12 @@ pub(crate) struct Conversation<'a, O, R> {
     met: Option<(Partner, i64)>,
     /// The digest of the partner's table when it last said one.
     pub(super) partner_digest: Digest,
+    /// The exchange of ours that this is.
+    pub(super) session: Option<u64>,
+    /// The tombstones that we may have let go, where we hold any.
+    pub(super) ours_left: Option<WireHorizon>,
+    /// Those that the partner may have let go, where that matters.
+    pub(super) theirs_left: Option<WireHorizon>,
     find: Traffic,
     swap: Traffic,
 }
@@ -44,9 +52,66 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
             protocol: options.protocols.max,
             met: None,
             partner_digest: Digest::default(),
+            session: None,
+            ours_left: None,
+            theirs_left: None,
             find: Traffic::default(),
             swap: Traffic::default(),
         })
+    }
+
+    /// Says who we are from now on.
+    pub(super) fn introduce(&mut self, state: &State) -> Result<(), ExchangeError> {
+        self.identity = Identity::from_state(state).map_err(ExchangeError::own)?;
+        Ok(())
+    }
+
+    /// Asks how the partner's table stands, where ours stands as `state` says.
+    pub(super) async fn open(&mut self, state: &State) -> Result<Opened, ExchangeError> {
+        let prefix = Prefix::of_own(state, self.table)?;
+        self.ours_left = state.vector.as_ref().map(|vector| WireHorizon {
+            origin: state.origin.clone(),
+            vector: vector.clone(),
+            reading: state.horizon,
+        });
+        let open = Open {
+            digest: prefix.digest.into(),
+            symbols: wire(prefix.len()),
+            without: self.ours_left.clone(),
+        };
+        match self.ask(Ask::Open(open)).await? {
+            Answer::Opened(opened) => Ok(opened),
+            _ => Err(ExchangeError::unexpected("the opening of an exchange")),
+        }
+    }
+
+    /// Notes what there is to know of tombstones that have left.
+    pub(super) fn begin(&mut self, state: &State, opened: &Opened) {
+        self.session = state.session;
+        // Who holds none has none to leave out.
+        if self.ours_left.is_some() {
+            self.theirs_left = opened.snapshot.as_ref().map(|snapshot| WireHorizon {
+                origin: snapshot.origin.clone(),
+                vector: snapshot.vector.clone(),
+                reading: opened.horizon,
+            });
+        }
+    }
+
+    /// Whether the partner knows other replicas than we do, or other news of them.
+    pub(super) fn knows_other_replicas(&self) -> Result<bool, ExchangeError> {
+        Ok(self.met()?.0.replicas_digest != self.identity.replicas_digest())
+    }
+
+    /// Tells the partner what we know of all replicas, and takes in what it knows.
+    pub(super) async fn swap_replicas(&mut self) -> Result<(), ExchangeError> {
+        let ours = self.own.replicas(&Replicas::default()).await;
+        let ask = Ask::Replicas(ours.map_err(ExchangeError::own)?);
+        let Answer::Replicas(theirs) = self.ask(ask).await? else {
+            return Err(ExchangeError::unexpected("what is known of all replicas"));
+        };
+        let joined = self.own.replicas(&theirs).await;
+        joined.map(drop).map_err(ExchangeError::own)
     }
 
     /// Asks, and answers with what the partner said, unless that is a refusal.
@@ -142,7 +207,10 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
                 "hello",
                 "is of another store than before",
             )),
-            Some(_) => Ok(()),
+            Some((_, skew_ms)) => {
+                self.met = Some((partner, *skew_ms));
+                Ok(())
+            }
             None => {
                 let skew_ms = skew_ms(asked, answered, partner.wall);
                 self.met = Some((partner, skew_ms));
@@ -172,6 +240,7 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
         digest: Digest,
         symbols: usize,
         moved: Moved,
+        advanced: bool,
     ) -> Result<Report, ExchangeError> {
         let (partner, skew_ms) = self.met()?;
         Ok(Report {
@@ -184,6 +253,7 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
             symbols,
             find: self.find,
             swap: self.swap,
+            advanced,
         })
     }
 }

@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 
 use peer_table::Fingerprint;
 use peer_table::TableName;
-use peer_table::contract::{InvalidMessage, State, WireDigest};
+use peer_table::contract::{InvalidMessage, State, StateRequest, WireDigest};
 use peer_table::sketch::{DecodeError, Decoded, Difference, Symbol, WIRE_LEN, WireSymbols};
 use peer_table::table::Digest;
 
 use super::listing::Page;
 use super::{Conversation, ExchangeError, Fallback, Options};
 use crate::ends::{Own, Remote};
-use crate::message::{Answer, Ask, AskSymbols, Open, Symbols, count_symbols};
+use crate::message::{Answer, Ask, AskSymbols, Opened, Symbols, count_symbols};
 
 /// How many times more symbols are asked for, whether the last ones were too few or the tables had
 /// changed. After that the fingerprints are listed, which changes do not disturb.
@@ -62,7 +62,8 @@ impl Prefix {
         Self::new(own.digest, own.symbols.clone()).map_err(ExchangeError::own)
     }
 
-    fn len(&self) -> usize {
+    /// How many symbols there are.
+    pub(super) fn len(&self) -> usize {
         self.symbols.len() / WIRE_LEN
     }
 
@@ -102,30 +103,27 @@ pub(super) fn wire(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Opens the exchange and looks for the difference. With it goes the number of the partner's
-/// symbols that were taken in.
+/// Looks for the difference. With it go the number of the partner's symbols that were taken in, and
+/// the digest of our table that it was found for.
 pub(super) async fn find<O: Own, R: Remote>(
     conversation: &mut Conversation<'_, O, R>,
     mut ours: Prefix,
-) -> Result<(Found, usize), ExchangeError> {
+    opened: Opened,
+) -> Result<(Found, usize, Digest), ExchangeError> {
     let options = conversation.options;
     let first = ours.len();
-    let open = Open {
-        digest: ours.digest.into(),
-        symbols: wire(first),
-    };
-    let Answer::Opened(opened) = conversation.ask(Ask::Open(open)).await? else {
-        return Err(ExchangeError::unexpected("the opening of an exchange"));
-    };
     let mut theirs = Prefix::new(opened.digest, opened.symbols)?;
     conversation.partner_digest = theirs.digest;
+    if theirs.digest != ours.digest && conversation.theirs_left.is_some() {
+        ours = own_prefix(conversation, first).await?;
+    }
     if theirs.digest == ours.digest {
-        return Ok((Found::Equal, 0));
+        return Ok((Found::Equal, 0, ours.digest));
     }
     if let Some(listing) = &opened.listing {
         // As many as take no more bytes than the symbols would have.
         let page = Page::read(listing, Fingerprint(0), first * WIRE_LEN / 8)?;
-        return Ok((Found::Listed(page), 0));
+        return Ok((Found::Listed(page), 0, ours.digest));
     }
     if theirs.len() > first {
         return Err(ExchangeError::invalid(
@@ -145,16 +143,11 @@ pub(super) async fn find<O: Own, R: Remote>(
             .extend(ours.run(seen, common), theirs.run(seen, common))
             .map_err(ExchangeError::own)?;
         let to = match judge(&mut difference, &ours, &theirs, options, grown) {
-            ControlFlow::Break(found) => return Ok((found, symbols)),
+            ControlFlow::Break(found) => return Ok((found, symbols, ours.digest)),
             ControlFlow::Continue(to) => to,
         };
 
-        let state = conversation
-            .own
-            .state(to)
-            .await
-            .map_err(ExchangeError::own)?;
-        let fresh = Prefix::of_own(&state, conversation.table)?;
+        let fresh = own_prefix(conversation, to).await?;
         let to = fresh.len().min(to);
         let mut changed = fresh.digest != ours.digest;
         ours = fresh;
@@ -164,6 +157,7 @@ pub(super) async fn find<O: Own, R: Remote>(
                 digest,
                 from,
                 to: wire(to),
+                without: conversation.ours_left.clone(),
             };
             let Answer::Symbols(answer) = conversation.ask(Ask::Symbols(ask)).await? else {
                 return Err(ExchangeError::unexpected("a request for symbols"));
@@ -176,7 +170,21 @@ pub(super) async fn find<O: Own, R: Remote>(
             difference = Difference::new(ours.digest.records, theirs.digest.records);
         }
     }
-    Ok((Found::Beyond(Fallback::Undecoded), symbols))
+    Ok((Found::Beyond(Fallback::Undecoded), symbols, ours.digest))
+}
+
+/// Our first symbols now, without the tombstones that the partner may have let go.
+async fn own_prefix<O: Own, R: Remote>(
+    conversation: &Conversation<'_, O, R>,
+    symbols: usize,
+) -> Result<Prefix, ExchangeError> {
+    let request = StateRequest {
+        symbols: wire(symbols),
+        without: conversation.theirs_left.clone(),
+        ..StateRequest::default()
+    };
+    let state = conversation.own.state(&request).await;
+    Prefix::of_own(&state.map_err(ExchangeError::own)?, conversation.table)
 }
 
 /// What the symbols so far tell: a result, or how many are needed.

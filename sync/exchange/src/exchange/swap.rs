@@ -1,7 +1,9 @@
 //! Shipping the records that differ, a batch each way in every round trip.
 
+use std::collections::BTreeSet;
+
 use peer_table::Fingerprint;
-use peer_table::contract::{Batch, InvalidMessage, fingerprints_to_bytes};
+use peer_table::contract::{Batch, InvalidMessage, WireRecord, fingerprints_to_bytes};
 use peer_table::feed::Via;
 use peer_table::sketch::Decoded;
 
@@ -22,13 +24,23 @@ pub(super) async fn swap<O: Own, R: Remote>(
     moved.ours += difference.ours.len() as u64;
     moved.theirs += difference.theirs.len() as u64;
     let (mut ours, mut theirs) = (&difference.ours[..], &difference.theirs[..]);
-    while !ours.is_empty() || !theirs.is_empty() {
-        let (batch, left) = take_own(conversation, ours, moved).await?;
-        ours = left;
+    // Tombstones that beat what we were given, and are given in turn, unless they were anyway.
+    let mut owed = None;
+    let mut given = BTreeSet::new();
+    while !ours.is_empty() || !theirs.is_empty() || owed.is_some() {
+        let batch = match owed.take() {
+            Some(answers) => answers,
+            None => {
+                let (batch, left) = take_own(conversation, ours, moved).await?;
+                ours = left;
+                batch
+            }
+        };
         let want = &theirs[..theirs.len().min(WANTED_MAX)];
         if batch.records.is_empty() && want.is_empty() {
             continue;
         }
+        given.extend(batch.records.iter().filter_map(buried));
         let ask = message::Swap {
             batch: message::batch_to_bytes(&batch),
             want: fingerprints_to_bytes(want.iter().copied()),
@@ -44,9 +56,27 @@ pub(super) async fn swap<O: Own, R: Remote>(
             ));
         }
         moved.merged_there.add(&swapped.outcomes);
-        theirs = &theirs[take_theirs(conversation, &swapped, want.len(), moved).await?..];
+        if let Some(answers) = message::batch_from_bytes(&swapped.answers, conversation.table)? {
+            // What they come to is not answered once more: a tombstone that loses to ours is one
+            // that the partner has by now.
+            merge(conversation, answers, moved).await?;
+        }
+        let (dealt_with, answers) = take_theirs(conversation, &swapped, want.len(), moved).await?;
+        theirs = &theirs[dealt_with..];
+        owed = answers.map(|mut answers| {
+            let is_new = |record: &WireRecord| buried(record).is_none_or(|it| !given.contains(&it));
+            answers.records.retain(is_new);
+            answers
+        });
+        owed = owed.filter(|answers| !answers.records.is_empty());
     }
     Ok(())
+}
+
+/// Which tombstone a record is, if it is one.
+pub(crate) fn buried(record: &WireRecord) -> Option<(String, u64)> {
+    let is_tombstone = record.content.is_none();
+    is_tombstone.then(|| (record.key.clone(), record.reading))
 }
 
 /// The first of our records to give, and the fingerprints of those that the batch has no room for.
@@ -72,26 +102,39 @@ async fn take_own<'f, O: Own, R: Remote>(
     Ok((records.batch, &ours[dealt_with..]))
 }
 
-/// Merges the records that were wanted. The answer is how many fingerprints were dealt with.
+/// Merges the records that were wanted. The answer is how many fingerprints were dealt with, and the
+/// tombstones that beat what came.
 async fn take_theirs<O: Own, R: Remote>(
     conversation: &Conversation<'_, O, R>,
     swapped: &Swapped,
     wanted: usize,
     moved: &mut Moved,
-) -> Result<usize, ExchangeError> {
+) -> Result<(usize, Option<Batch>), ExchangeError> {
     let batch = message::batch_from_bytes(&swapped.batch, conversation.table)?;
     let received = batch.as_ref().map_or(0, |batch| batch.records.len());
     let dealt_with = dealt_with(swapped.dealt_with, wanted, received)?;
     moved.received += received as u64;
     moved.missing += (dealt_with - received) as u64;
-    if let Some(batch) = batch {
-        let from = conversation.met()?.0.store;
-        let merged = conversation.own.merge(batch, Via::Exchange, from).await;
-        moved
-            .merged_here
-            .add(&merged.map_err(ExchangeError::own)?.outcomes);
-    }
-    Ok(dealt_with)
+    moved.missing_theirs += (dealt_with - received) as u64;
+    let answers = match batch {
+        Some(batch) => merge(conversation, batch, moved).await?,
+        None => None,
+    };
+    Ok((dealt_with, answers))
+}
+
+/// Merges what the partner sent; the answer is what beat some of it.
+async fn merge<O: Own, R: Remote>(
+    conversation: &Conversation<'_, O, R>,
+    batch: Batch,
+    moved: &mut Moved,
+) -> Result<Option<Batch>, ExchangeError> {
+    let from = conversation.met()?.0.store;
+    let session = conversation.session;
+    let merged = conversation.own.merge(batch, Via::Exchange, from, session);
+    let merged = merged.await.map_err(ExchangeError::own)?;
+    moved.merged_here.add(&merged.outcomes);
+    Ok(merged.answers)
 }
 
 /// Refuses an answer that makes no progress, or deals with more than was asked for.

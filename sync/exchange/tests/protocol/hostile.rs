@@ -419,7 +419,15 @@ fn a_responder_bounds_what_it_is_asked_for() {
     }
     let digest = theirs.digest().into();
     for (from, to) in [(5, 2), (u32::MAX, u32::MAX), (40_000, 50_000)] {
-        match answer(&theirs, Ask::Symbols(AskSymbols { digest, from, to })) {
+        match answer(
+            &theirs,
+            Ask::Symbols(AskSymbols {
+                digest,
+                from,
+                to,
+                without: None,
+            }),
+        ) {
             Answer::Symbols(symbols) => assert!(symbols.symbols.is_empty()),
             other => panic!("{other:?}"),
         }
@@ -450,6 +458,7 @@ fn a_responder_refuses_what_makes_no_sense() {
         "not of the table peers",
     );
     let push = Push {
+        replicas: None,
         batch: foreign,
         after: 0,
         up_to: 9,

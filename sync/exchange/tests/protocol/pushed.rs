@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use peer_exchange::Address;
 use peer_exchange::Own;
 use peer_exchange::exchange::{ExchangeError, Options};
-use peer_exchange::push::{PushReport, Scope, plan, push};
-use peer_table::contract::Batch;
+use peer_exchange::push::{PassOn, PushReport, Scope, plan, push};
+use peer_table::contract::{Batch, StateRequest};
 
 use crate::replica::{Replica, Setup, Wire, key, now_or_never, peers, record, records};
 
@@ -17,17 +17,14 @@ fn push_to(
     scope: Scope,
 ) -> Result<PushReport, ExchangeError> {
     now_or_never(async {
-        let state = from.state(0).await.unwrap();
-        push(
-            from,
-            &state,
-            wire,
-            &peers(),
-            batch,
+        let state = from.state(&StateRequest::default()).await.unwrap();
+        let news = PassOn {
+            table: peers(),
+            batch: batch.clone(),
+            replicas: None,
             scope,
-            &Options::default(),
-        )
-        .await
+        };
+        push(from, &state, wire, &news, scope, &Options::default()).await
     })
 }
 

@@ -4,7 +4,7 @@ use peer_exchange::exchange::{ExchangeError, Kind, Options, Report, exchange};
 use peer_exchange::handshake::{HandshakeRefused, Protocols, Refusal};
 use peer_exchange::message::{Ask, Hello, Open, Request, Response};
 use peer_exchange::respond::{refuse, respond};
-use peer_table::contract::State;
+use peer_table::contract::{State, StateRequest};
 
 use crate::replica::{Replica, Setup, Wire, now_or_never, peers, records};
 
@@ -55,7 +55,7 @@ fn refused_on_both_sides(make: impl Fn() -> (Replica, Replica), reason: Handshak
 }
 
 fn state_of(replica: &Replica) -> State {
-    now_or_never(peer_exchange::Own::state(replica, 0)).unwrap()
+    now_or_never(peer_exchange::Own::state(replica, &StateRequest::default())).unwrap()
 }
 
 async fn hello_of(replica: &Replica) -> Hello {

@@ -11,13 +11,14 @@ use peer_exchange::handshake::{PROTOCOLS, Protocols};
 use peer_exchange::message::{Request, Response};
 use peer_exchange::respond::{RespondReport, respond};
 use peer_table::contract::{
-    Batch, BatchBuilder, FINGERPRINTS_MAX, FingerprintPage, MergeAnswer, Records, State,
-    TableState, fingerprints_to_bytes, merged_code,
+    Advance, Batch, BatchBuilder, FINGERPRINTS_MAX, FingerprintPage, MergeAnswer, Records, State,
+    StateRequest, TableState, fingerprints_to_bytes, merged_code,
 };
 use peer_table::entry::{Body, Content, Entry};
 use peer_table::feed::{FeedLimits, Via};
-use peer_table::sketch::{Sketch, encode};
-use peer_table::table::{Digest, Limits, NewContent, Precondition, Table, TableSpec};
+use peer_table::floors::{Ages, Floors, Joined, Replicas};
+use peer_table::sketch::Sketch;
+use peer_table::table::{Digest, Limits, NewContent, Precondition, SessionId, Table, TableSpec};
 use peer_table::{
     Clock, ClusterId, Contact, Fingerprint, FingerprintKey, Key, OriginId, Reading, StoreId,
     TableName, Version, WallTime,
@@ -75,17 +76,22 @@ impl Setup {
             sketch_symbols: self.sketch_symbols,
             epoch: 1,
             feed: FeedLimits::default(),
+            floors: {
+                // Of replicas that know each other, and all who ever wrote.
+                let mut floors = Floors::new(origin);
+                (0..=u8::MAX).for_each(|n| floors.learn(OriginId::from_bytes([n; 16]), NOW));
+                floors.meet();
+                floors
+            },
         });
         let state = State {
             cluster: cluster.to_string(),
             key_check: fingerprint_key.check(),
             store: vec![self.store; 16],
             origin: origin.as_bytes().to_vec(),
-            set_digest: 0,
-            // As long as a UUID, which is what a pod's own record has for its id.
-            peer_id: format!("{:036}", self.store),
-            tables: Vec::new(),
-            authority: Vec::new(),
+            // A UUID, which is what a pod's own record has for its id.
+            peer_id: StoreId::from_bytes([self.store; 16]).to_string(),
+            ..State::default()
         };
         let clock = Clock::new(origin, Reading::default(), Duration::from_secs(10));
         let held = Held {
@@ -136,7 +142,7 @@ impl Replica {
     pub(crate) fn load<'a>(&self, records: impl IntoIterator<Item = &'a (Key, Entry)>) {
         let mut held = self.held();
         for (key, entry) in records {
-            held.table.load(key.clone(), entry).unwrap();
+            held.table.load(key.clone(), entry, NOW).unwrap();
             held.entries.insert(key.clone(), entry.clone());
         }
     }
@@ -221,20 +227,51 @@ impl Held {
 impl Own for Replica {
     type Error = Down;
 
-    async fn state(&self, symbols: usize) -> Result<State, Down> {
+    async fn state(&self, request: &StateRequest) -> Result<State, Down> {
         self.answer(|held| {
-            let mut wire = Vec::new();
-            encode(held.table.sketch().symbols(0..symbols), &mut wire);
-            let (name, digest) = (held.table.name().to_string(), held.table.digest().into());
-            let tables = vec![TableState {
-                name,
-                digest,
-                symbols: wire,
-            }];
-            State {
-                tables,
+            let without = request.without.as_ref().map(|left| left.read().unwrap());
+            let symbols = usize::try_from(request.symbols).unwrap();
+            let Held { table, clock, .. } = held;
+            let gives = request.give_snapshot && (table.tombstones() > 0 || without.is_some());
+            let snapshot = gives.then(|| (&table.snapshot(clock, held.now)).into());
+            let session = request.begin_session.then(|| table.begin_session());
+            let floors = table.floors();
+            let state = State {
+                tables: vec![TableState::of(table, symbols, without.as_ref())],
+                replicas_digest: floors.digest(),
+                has_met: floors.has_met(),
+                has_tombstones: table.tombstones() > 0,
+                horizon: floors.horizon().as_u64(),
+                snapshot,
                 ..held.state.clone()
+            };
+            match session {
+                Some(session) => state.begun(session, floors),
+                None => state,
             }
+        })
+    }
+
+    async fn replicas(&self, theirs: &Replicas) -> Result<Replicas, Down> {
+        self.answer(|held| {
+            let mut floors = held.table.floors().clone();
+            let joined = floors.take(theirs, &[], Ages::default(), &mut held.clock, held.now);
+            assert!(matches!(joined, Ok(Joined::Known | Joined::News)));
+            held.table.set_floors(floors);
+            Replicas::of(held.table.floors(), true)
+        })
+    }
+
+    async fn advance(&self, advance: &Advance) -> Result<bool, Down> {
+        self.answer(|held| {
+            let partner = advance.snapshot.read().unwrap();
+            held.clock.observe(partner.reading, held.now).unwrap();
+            let floors = held.table.advanced(SessionId(advance.session), &partner);
+            let is_advanced = floors.is_some();
+            if let Some(floors) = floors {
+                held.table.set_floors(floors);
+            }
+            is_advanced
         })
     }
 
@@ -285,16 +322,28 @@ impl Own for Replica {
         })
     }
 
-    async fn merge(&self, batch: Batch, via: Via, _from: StoreId) -> Result<MergeAnswer, Down> {
+    async fn merge(
+        &self,
+        batch: Batch,
+        via: Via,
+        _from: StoreId,
+        session: Option<u64>,
+    ) -> Result<MergeAnswer, Down> {
         self.answer(|held| {
             let mut outcomes = Vec::new();
+            let mut answers = Vec::new();
             let records = batch.into_records().unwrap();
+            let session = session.map(SessionId);
             held.write(|plan| {
                 for (key, entry) in records {
-                    outcomes.push(merged_code(plan.merge(&key, entry, via)));
+                    outcomes.push(merged_code(plan.merge(&key, entry, via, session)));
                 }
+                answers = plan.take_answers();
             });
-            MergeAnswer { outcomes }
+            MergeAnswer {
+                outcomes,
+                answers: Some(Batch::new(&peers(), answers)),
+            }
         })
     }
 
