@@ -240,7 +240,7 @@ impl OwnerTask {
         let commit = Commit {
             records: vec![(shared.table_name.clone(), changes.entries.clone())],
             stamped: changes.stamped,
-            binding: None,
+            ..Commit::default()
         };
         let call = shared.store.commit(commit);
         let committed = shared.metrics.store("commit", call).await;

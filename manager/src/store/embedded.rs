@@ -10,7 +10,10 @@
 //! | | `retired` | the ids of the openings before it, oldest first, 16 bytes each |
 //! | | `last_reading` | the highest reading stamped for an own write: `u64`, little-endian |
 //! | | `authority` | the UUID of the authority that the store is bound to, and the key that came with it: 16 bytes each; missing while it is unbound |
-//! | | `vector`, `known`, `fenced` | empty: kept for the vector and the sets of ids |
+//! | | `floors` | what its owner keeps of floors; missing until that is first written |
+//!
+//! The state of a store that an earlier build made has `vector`, `known` and `fenced` too, which are
+//! empty and of no use.
 //!
 //! Keys and values are bytes to redb. A store id is spelled as a hyphenated UUID in lower case.
 //!
@@ -29,11 +32,11 @@ mod tests;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 
 use async_trait::async_trait;
 use peer_table::{Key, TableName};
-use redb::Database;
+use redb::{Database, WriteTransaction};
 
 use super::{Commit, Cursor, Draw, FORMAT, Opening, Scanned, Store, StoreError, Stored};
 use file::{Fault, IfMissing, OpenDatabase, OpenFile, guarded, open_database};
@@ -45,6 +48,7 @@ const INLINE_KEYS_MAX: usize = 16;
 
 /// A store in one file.
 pub struct EmbeddedStore {
+    opening: Opening,
     inner: Arc<Inner>,
     /// For commits.
     writer: Worker,
@@ -55,9 +59,16 @@ pub struct EmbeddedStore {
 struct Inner {
     path: PathBuf,
     open_database: Box<OpenDatabase>,
-    opening: Opening,
-    layout: Layout,
     file: RwLock<FileState>,
+    /// Taken after the lock of the file, if both are.
+    layouts: RwLock<Layouts>,
+}
+
+/// Of which opening the records are that are read and written.
+struct Layouts {
+    current: Arc<Layout>,
+    /// The one after it, while the store starts over; opening the file again tells which it is.
+    next: Option<Arc<Layout>>,
 }
 
 enum FileState {
@@ -89,11 +100,14 @@ impl EmbeddedStore {
         let inner = Inner {
             path: path.to_owned(),
             open_database,
-            layout: Layout::new(opening.store),
-            opening,
             file: RwLock::new(FileState::Open(file)),
+            layouts: RwLock::new(Layouts {
+                current: Arc::new(Layout::new(&opening)),
+                next: None,
+            }),
         };
         Ok(Self {
+            opening,
             inner: Arc::new(inner),
             writer: Worker::start("store-write")?,
             reader: Worker::start("store-read")?,
@@ -114,7 +128,7 @@ impl EmbeddedStore {
 #[async_trait]
 impl Store for EmbeddedStore {
     fn opening(&self) -> &Opening {
-        &self.inner.opening
+        &self.opening
     }
 
     async fn scan(
@@ -122,7 +136,7 @@ impl Store for EmbeddedStore {
         table: &TableName,
         cursor: Option<Cursor>,
     ) -> Result<(Vec<Scanned>, Option<Cursor>), StoreError> {
-        let name = self.inner.layout.records(table);
+        let name = self.inner.layout().records(table);
         self.on(&self.reader, move |inner| {
             inner.read(|database| layout::part(database, &name, cursor.as_ref()))
         })
@@ -134,7 +148,7 @@ impl Store for EmbeddedStore {
         table: &TableName,
         keys: &[Key],
     ) -> Result<Vec<Option<Stored>>, StoreError> {
-        let name = self.inner.layout.records(table);
+        let name = self.inner.layout().records(table);
         if keys.len() <= INLINE_KEYS_MAX
             && let Some(stored) = self
                 .inner
@@ -158,8 +172,13 @@ impl Store for EmbeddedStore {
         self.on(&self.reader, Inner::check).await
     }
 
+    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
+        self.on(&self.writer, move |inner| inner.start_over(draw))
+            .await
+    }
+
     async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {
-        let name = self.inner.layout.records(table);
+        let name = self.inner.layout().records(table);
         self.on(&self.reader, move |inner| {
             inner.read(|database| Ok(Some(layout::count(database, &name)?)))
         })
@@ -168,6 +187,15 @@ impl Store for EmbeddedStore {
 }
 
 impl Inner {
+    fn layout(&self) -> Arc<Layout> {
+        let layouts = self.layouts.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&layouts.current)
+    }
+
+    fn change_layouts(&self) -> RwLockWriteGuard<'_, Layouts> {
+        self.layouts.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads, after opening the file again if it had an error.
     fn read<T>(&self, action: impl Fn(&Database) -> Result<T, Fault>) -> Result<T, StoreError> {
         loop {
@@ -224,8 +252,36 @@ impl Inner {
     }
 
     fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+        let layout = self.layout();
+        self.transact(
+            |transaction| layout.write(transaction, commit),
+            |database| layout.holds(database, commit),
+        )
+    }
+
+    fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
+        let (layout, store) = (self.layout(), draw.store);
+        let begin = |transaction: &WriteTransaction| {
+            let opening = layout.start_over(transaction, draw)?;
+            self.change_layouts().next = Some(Arc::new(Layout::new(&opening)));
+            Ok(opening)
+        };
+        let opening = self.transact(begin, |_| Ok(self.layout().is_of(store)))?;
+        *self.change_layouts() = Layouts {
+            current: Arc::new(Layout::new(&opening)),
+            next: None,
+        };
+        Ok(opening)
+    }
+
+    /// One transaction, as `write` fills it. If its commit fails, `holds` tells whether it is stored.
+    fn transact<T>(
+        &self,
+        write: impl FnOnce(&WriteTransaction) -> Result<T, Fault>,
+        holds: impl Fn(&Database) -> Result<bool, Fault>,
+    ) -> Result<T, StoreError> {
         self.reopen()?;
-        let (fault, is_in_doubt) = {
+        let (fault, in_doubt) = {
             let state = self.file.read().unwrap_or_else(PoisonError::into_inner);
             let FileState::Open(file) = &*state else {
                 return Err(StoreError::Unavailable(
@@ -233,39 +289,40 @@ impl Inner {
                 ));
             };
             self.check_place(file)?;
-            let mut is_in_doubt = false;
             let done = guarded(|| {
                 let transaction = file.database.begin_write()?;
-                self.layout.write(&transaction, commit)?;
-                is_in_doubt = true;
-                Ok(transaction.commit()?)
+                let written = write(&transaction)?;
+                Ok((written, guarded(|| Ok(transaction.commit()?))))
             });
             match done {
-                Ok(()) => return Ok(()),
-                Err(fault) => (fault, is_in_doubt),
+                Ok((written, Ok(()))) => return Ok(written),
+                Ok((written, Err(fault))) => (fault, Some(written)),
+                Err(fault) => (fault, None),
             }
         };
-        if is_in_doubt || fault.needs_reopening() {
+        if in_doubt.is_some() || fault.needs_reopening() {
             self.close();
         }
-        if is_in_doubt && self.is_stored(commit)? {
-            return Ok(());
+        match in_doubt {
+            Some(written) if self.is_stored(holds)? => Ok(written),
+            _ => Err(fault.in_use(&name(&self.path))),
         }
-        Err(fault.in_use(&name(&self.path)))
     }
 
-    /// Whether a commit that failed is stored all the same.
-    fn is_stored(&self, commit: &Commit) -> Result<bool, StoreError> {
-        self.read(|database| self.layout.holds(database, commit))
-            .map_err(|error| {
-                let problem = error.to_string();
-                let mut state = self.file.write().unwrap_or_else(PoisonError::into_inner);
-                *state = FileState::OutcomeUnknown(problem.clone());
-                StoreError::OutcomeUnknown {
-                    store: name(&self.path),
-                    problem,
-                }
-            })
+    /// Whether a transaction that failed is stored all the same.
+    fn is_stored(
+        &self,
+        holds: impl Fn(&Database) -> Result<bool, Fault>,
+    ) -> Result<bool, StoreError> {
+        self.read(holds).map_err(|error| {
+            let problem = error.to_string();
+            let mut state = self.file.write().unwrap_or_else(PoisonError::into_inner);
+            *state = FileState::OutcomeUnknown(problem.clone());
+            StoreError::OutcomeUnknown {
+                store: name(&self.path),
+                problem,
+            }
+        })
     }
 
     /// Opens the file if it was closed after an error.
@@ -289,8 +346,8 @@ impl Inner {
         }
         let opened = OpenFile::open(&self.path, IfMissing::Refuse, &self.open_database);
         let current = opened.and_then(|file| {
-            let is_current = || self.layout.is_current(&file.database, &self.opening);
-            Ok(guarded(is_current)?.then_some(file))
+            let is_current = guarded(|| self.find_layout(&file.database));
+            Ok(is_current?.then_some(file))
         });
         match current.map_err(|fault| fault.in_use(&name(&self.path)))? {
             Some(file) => *state = FileState::Open(file),
@@ -303,6 +360,19 @@ impl Inner {
             }
         }
         Ok(())
+    }
+
+    /// Whether the file is at an opening of this manager, which is the current one from now on.
+    fn find_layout(&self, database: &Database) -> Result<bool, Fault> {
+        let mut layouts = self.change_layouts();
+        let next = layouts.next.clone();
+        if let Some(next) = next
+            && next.is_current(database)?
+        {
+            layouts.current = next;
+        }
+        layouts.next = None;
+        layouts.current.is_current(database)
     }
 
     /// Closes the file after an error; the next call opens it again.

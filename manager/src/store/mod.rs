@@ -12,7 +12,7 @@ mod url;
 #[cfg(test)]
 mod conformance;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use async_trait::async_trait;
@@ -41,10 +41,26 @@ pub fn draw(peer_id: Key) -> Draw {
 pub struct Commit {
     /// Records to write, by table.
     pub records: Vec<(TableName, BTreeMap<Key, Entry>)>,
+    /// Records that leave for good, by table: collected tombstones. No key is in
+    /// [`Commit::records`] of the same table too; one that is not there is as good as removed.
+    pub removed: Vec<(TableName, BTreeSet<Key>)>,
     /// The highest reading stamped for an own write among them.
     pub stamped: Option<Reading>,
     /// The authority that the store is bound to from now on.
     pub binding: Option<Binding>,
+    /// What is kept of floors from now on, in place of what was; only its owner can read it.
+    pub floors: Option<Vec<u8>>,
+}
+
+impl Commit {
+    /// Whether it writes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.records.iter().all(|(_, records)| records.is_empty())
+            && self.removed.iter().all(|(_, keys)| keys.is_empty())
+            && self.stamped.is_none()
+            && self.binding.is_none()
+            && self.floors.is_none()
+    }
 }
 
 /// A record as the store has it.
@@ -254,6 +270,15 @@ pub trait Store: Send + Sync {
             "it is opened once; start again".to_owned(),
         ))
     }
+
+    /// Begins the store anew: under the ids of `draw`, without records, floors and retired ids, with
+    /// the `peer_id`, the binding and the last reading that it has. It is one switch of the store id,
+    /// and what lay under the earlier one goes with it: at any time there is either the old store,
+    /// whole, or the new one, empty.
+    ///
+    /// Called by the task that commits, in place of a commit: an error means what it means there. If
+    /// [`Store::settle`] says that it is done, [`Opening::started_over`] tells the opening.
+    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError>;
 
     /// How many records a table has, if that can be told at once.
     async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {

@@ -4,12 +4,15 @@
 //! |---|---|---|
 //! | `{prefix}meta` | hash | `format`: of all this; `store`: the current store id, so that starting over is one switch of it; `peer_id`: of this pod's own record |
 //! | `{prefix}{store id}:{table}` | hash | by key of a record, [`Entry::to_stored`](peer_table::Entry::to_stored): format byte, kind, version, contact, content |
-//! | `{prefix}{store id}:_state` | hash | `origin`: the id of the last opening; `retired`: those before it, oldest first; `last_reading`: the highest reading stamped for an own write, in hexadecimal; `commits`: transactions so far; `authority`: the UUID of the authority that the store is bound to and, in hexadecimal, the key that came with it, missing while it is unbound; `vector`, `known`, `fenced`: empty, kept for the vector and the sets of ids |
+//! | `{prefix}{store id}:_state` | hash | `origin`: the id of the last opening; `retired`: those before it, oldest first; `last_reading`: the highest reading stamped for an own write, in hexadecimal; `commits`: transactions so far; `authority`: the UUID of the authority that the store is bound to and, in hexadecimal, the key that came with it, missing while it is unbound; `floors`: what its owner keeps of floors, missing until that is first written |
 //! | `{prefix}lock` | string | which manager has the store: id of its connection, token, words |
 //!
 //! The prefix is `udht:{cluster}:{pod}:` unless the URL says otherwise (`?prefix=`). Ids are spelled
-//! as hyphenated UUIDs. Redis 6.2 or later; of its commands a user needs HELLO, SELECT, WATCH, MULTI,
-//! EXEC, GET, SET, HSET, HMGET, HLEN, HSCAN and CLIENT LIST, on the keys with the prefix.
+//! as hyphenated UUIDs. The state of a store that an earlier build made has `vector`, `known` and
+//! `fenced` too, which are empty and of no use.
+//!
+//! Redis 6.2 or later; of its commands a user needs HELLO, SELECT, WATCH, MULTI, EXEC, GET, SET, HSET,
+//! HMGET, HDEL, HLEN, HSCAN, UNLINK and CLIENT LIST, on the keys with the prefix.
 //!
 //! What mends itself, or is mended at the server, is waited for at the start and answered as
 //! [`StoreError::Unavailable`] later: a server that is away, loads its data, is a replica, or takes
@@ -279,6 +282,11 @@ impl Store for RedisStore {
     async fn reopen(&self, draw: Draw) -> Result<Opening, StoreError> {
         drop(self.take_ahead());
         self.job(|answer| Job::Reopen { draw, answer }).await
+    }
+
+    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
+        drop(self.take_ahead());
+        self.job(|answer| Job::StartOver { draw, answer }).await
     }
 
     async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {

@@ -29,6 +29,8 @@ pub struct Opening {
     pub peer_id: Key,
     /// The authority that the store is bound to, if it is to any.
     pub binding: Option<Binding>,
+    /// What the store keeps of floors, as it was last written; empty if it never was.
+    pub floors: Vec<u8>,
 }
 
 impl Opening {
@@ -41,6 +43,7 @@ impl Opening {
             last_reading: Reading::default(),
             peer_id: draw.peer_id,
             binding: draw.binding,
+            floors: Vec::new(),
         }
     }
 
@@ -75,6 +78,26 @@ impl Opening {
         Some(Self { origin, ..self })
     }
 
+    /// The first opening of the store that this one's begins anew as; `None` if the store's id or
+    /// the opening's was used before. The pod and the authority stay the same, and the clock goes on.
+    #[must_use]
+    pub fn started_over(self, draw: Draw) -> Option<Self> {
+        let is_used = draw.store == self.store
+            || draw.origin == self.origin
+            || self.retired.contains(&draw.origin);
+        if is_used {
+            return None;
+        }
+        Some(Self {
+            store: draw.store,
+            origin: draw.origin,
+            retired: Vec::new(),
+            binding: self.binding.or(draw.binding),
+            floors: Vec::new(),
+            ..self
+        })
+    }
+
     /// The clock of this opening: above `highest`, the highest reading in the tables of the store,
     /// and above every own write, be it of a record that is no longer there.
     pub fn clock(&self, highest: Reading, drift_max: Duration) -> Clock {
@@ -85,7 +108,7 @@ impl Opening {
 /// Randomness for an opening, drawn by the caller.
 #[derive(Clone, Debug)]
 pub struct Draw {
-    /// The store's id, if it has none yet.
+    /// The store's id, if it has none yet or begins anew.
     pub store: StoreId,
     /// The new opening's id.
     pub origin: OriginId,
@@ -98,7 +121,9 @@ pub struct Draw {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authority::AuthorityId;
     use crate::clock::WallTime;
+    use crate::fingerprint::FingerprintKey;
 
     fn id(number: u128) -> OriginId {
         OriginId::from_bytes(number.to_be_bytes())
@@ -130,6 +155,54 @@ mod tests {
         let second = first().next(id(1)).expect("a new id");
         assert_eq!(second.clone().next(id(0)), None);
         assert_eq!(second.next(id(1)), None);
+    }
+
+    #[test]
+    fn what_is_kept_of_floors_goes_from_one_opening_to_the_next() {
+        let floors = b"floors".to_vec();
+        let opening = Opening {
+            floors: floors.clone(),
+            ..first()
+        };
+        assert_eq!(opening.next(id(1)).expect("a new id").floors, floors);
+        assert!(first().floors.is_empty());
+    }
+
+    #[test]
+    fn a_store_that_starts_over_keeps_the_pod_the_authority_and_the_clock_alone() {
+        let binding = |number| Binding {
+            authority: AuthorityId::from_bytes([number; 16]),
+            fingerprint_key: FingerprintKey::from_bytes([number; 16]),
+        };
+        let draw = |store, origin, bound: Option<u8>| Draw {
+            store: StoreId::from_bytes([store; 16]),
+            origin: id(origin),
+            peer_id: "other".parse().expect("a key"),
+            binding: bound.map(binding),
+        };
+        let earlier = Opening {
+            last_reading: Reading::from_u64(7),
+            binding: Some(binding(1)),
+            floors: b"floors".to_vec(),
+            ..first().next(id(1)).expect("a new id")
+        };
+        let over = earlier.clone().started_over(draw(2, 2, Some(2)));
+        let wanted = Opening {
+            store: StoreId::from_bytes([2; 16]),
+            origin: id(2),
+            retired: Vec::new(),
+            last_reading: Reading::from_u64(7),
+            peer_id: earlier.peer_id.clone(),
+            binding: Some(binding(1)),
+            floors: Vec::new(),
+        };
+        assert_eq!(over.as_ref(), Some(&wanted));
+        for used in [draw(1, 2, None), draw(2, 0, None), draw(2, 1, None)] {
+            assert_eq!(earlier.clone().started_over(used), None);
+        }
+        let bound = first().started_over(draw(2, 2, Some(2)));
+        let bound = bound.and_then(|opening| opening.binding);
+        assert_eq!(bound, Some(binding(2)), "as any opening of one unbound");
     }
 
     #[test]

@@ -100,4 +100,9 @@ impl Store for Watched {
         }
         self.store.commit(commit).await
     }
+
+    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
+        self.check()?;
+        self.store.start_over(draw).await
+    }
 }

@@ -36,23 +36,29 @@ mod state {
     pub(super) const LAST_READING: &[u8] = b"last_reading";
     /// There just if the store is bound.
     pub(super) const AUTHORITY: &[u8] = b"authority";
-    /// Kept for what is to come: written empty at the first opening, and read by nothing yet.
-    pub(super) const RESERVED: [&[u8]; 3] = [b"vector", b"known", b"fenced"];
+    /// There once it was written.
+    pub(super) const FLOORS: &[u8] = b"floors";
 }
 
-/// The names of the tables under one store id.
+/// The names of the tables of one opening.
 pub(super) struct Layout {
     store: StoreId,
+    origin: OriginId,
     state: String,
 }
 
 impl Layout {
-    pub(super) fn new(store: StoreId) -> Self {
-        // No table of records has an underscore in its name.
+    pub(super) fn new(opening: &Opening) -> Self {
         Self {
-            store,
-            state: format!("{store}:_state"),
+            store: opening.store,
+            origin: opening.origin,
+            state: state_name(opening.store),
         }
+    }
+
+    /// Whether it is of the store with this id.
+    pub(super) fn is_of(&self, store: StoreId) -> bool {
+        self.store == store
     }
 
     pub(super) fn records(&self, table: &TableName) -> String {
@@ -72,6 +78,17 @@ impl Layout {
                 table.insert(key.as_str().as_bytes(), entry.to_stored().as_slice())?;
             }
         }
+        for (table, keys) in &commit.removed {
+            let name = self.records(table);
+            let mut table = transaction.open_table(Definition::new(&name))?;
+            for key in keys {
+                table.remove(key.as_str().as_bytes())?;
+            }
+        }
+        if let Some(floors) = &commit.floors {
+            let mut state = transaction.open_table(Definition::new(&self.state))?;
+            state.insert(state::FLOORS, floors.as_slice())?;
+        }
         if let Some(binding) = &commit.binding {
             let mut state = transaction.open_table(Definition::new(&self.state))?;
             put_binding(&mut state, binding)?;
@@ -88,15 +105,23 @@ impl Layout {
     /// Whether all of `commit` is stored; as nothing else is written, otherwise none of it is.
     pub(super) fn holds(&self, database: &Database, commit: &Commit) -> Result<bool, Fault> {
         let transaction = database.begin_read()?;
+        let open = |table| existing(transaction.open_table(Definition::new(&self.records(table))));
         for (table, records) in &commit.records {
-            let Some(table) =
-                existing(transaction.open_table(Definition::new(&self.records(table))))?
-            else {
-                return Ok(records.is_empty());
-            };
+            let table = open(table)?;
             for (key, entry) in records {
-                let value = table.get(key.as_str().as_bytes())?;
+                let value = match &table {
+                    Some(table) => table.get(key.as_str().as_bytes())?,
+                    None => None,
+                };
                 if value.is_none_or(|value| value.value() != entry.to_stored()) {
+                    return Ok(false);
+                }
+            }
+        }
+        for (table, keys) in &commit.removed {
+            let Some(table) = open(table)? else { continue };
+            for key in keys {
+                if table.get(key.as_str().as_bytes())?.is_some() {
                     return Ok(false);
                 }
             }
@@ -105,23 +130,59 @@ impl Layout {
         if commit.binding.is_some() && binding(&state)? != commit.binding {
             return Ok(false);
         }
+        if let Some(wanted) = &commit.floors
+            && floors(&state)? != *wanted
+        {
+            return Ok(false);
+        }
         Ok(commit.stamped.unwrap_or_default() <= last_reading(&state)?)
     }
 
-    /// Whether the last opening of the store in `database` is `opening`.
-    pub(super) fn is_current(&self, database: &Database, opening: &Opening) -> Result<bool, Fault> {
+    /// Whether the last opening of the store in `database` is this one.
+    pub(super) fn is_current(&self, database: &Database) -> Result<bool, Fault> {
         let transaction = database.begin_read()?;
         let Some(meta) = existing(transaction.open_table(META))? else {
             return Ok(false);
         };
         let store = meta.get(meta::STORE)?;
-        if store.is_none_or(|store| store.value() != opening.store.as_bytes()) {
+        if store.is_none_or(|store| store.value() != self.store.as_bytes()) {
             return Ok(false);
         }
         let state = transaction.open_table(Definition::new(&self.state))?;
         let origin = state.get(state::ORIGIN)?;
-        Ok(origin.is_some_and(|origin| origin.value() == opening.origin.as_bytes()))
+        Ok(origin.is_some_and(|origin| origin.value() == self.origin.as_bytes()))
     }
+
+    /// Begins the store anew, up to and not including the commit: the opening that it then is at, and
+    /// nothing is left of what there was under the earlier id.
+    pub(super) fn start_over(
+        &self,
+        transaction: &WriteTransaction,
+        draw: Draw,
+    ) -> Result<Opening, Fault> {
+        let id = draw.store;
+        let opening = last_opening(transaction)?
+            .started_over(draw)
+            .ok_or_else(|| {
+                Fault::Unusable(format!(
+                    "it cannot begin anew as {id}: it had the ids drawn for that before; draw others"
+                ))
+            })?;
+        let under = format!("{}:", self.store);
+        let tables: Vec<_> = transaction.list_tables()?.collect();
+        for table in tables {
+            if table.name().starts_with(&under) {
+                transaction.delete_table(table)?;
+            }
+        }
+        put_opening(transaction, &opening, true)?;
+        Ok(opening)
+    }
+}
+
+/// No table of records has an underscore in its name.
+fn state_name(store: StoreId) -> String {
+    format!("{store}:_state")
 }
 
 /// Opens the store in `database` anew: its next opening, or the first one. It is stored.
@@ -165,7 +226,7 @@ fn last_opening(transaction: &WriteTransaction) -> Result<Opening, Fault> {
     let store = fixed(&meta, meta::STORE).map(StoreId::from_bytes)?;
     let peer_id = required(&meta, meta::PEER_ID)?;
     let peer_id = String::from_utf8_lossy(&peer_id).parse::<Key>();
-    let state = Layout::new(store).state;
+    let state = state_name(store);
     let state = transaction.open_table(Definition::new(&state))?;
     let retired = required(&state, state::RETIRED)?;
     let (retired, rest) = retired.as_chunks::<16>();
@@ -179,6 +240,7 @@ fn last_opening(transaction: &WriteTransaction) -> Result<Opening, Fault> {
         last_reading: last_reading(&state)?,
         peer_id: peer_id.map_err(|error| damaged(meta::PEER_ID, error))?,
         binding: binding(&state)?,
+        floors: floors(&state)?,
     })
 }
 
@@ -187,7 +249,7 @@ fn put_opening(
     opening: &Opening,
     is_first: bool,
 ) -> Result<(), Fault> {
-    let state = Layout::new(opening.store).state;
+    let state = state_name(opening.store);
     let mut state = transaction.open_table(Definition::new(&state))?;
     state.insert(state::ORIGIN, opening.origin.as_bytes().as_slice())?;
     let retired: Vec<u8> = opening
@@ -202,9 +264,6 @@ fn put_opening(
     }
     if is_first {
         put_last_reading(&mut state, opening.last_reading)?;
-        for key in state::RESERVED {
-            state.insert(key, [].as_slice())?;
-        }
         let mut meta = transaction.open_table(META)?;
         meta.insert(meta::FORMAT, FORMAT.to_le_bytes().as_slice())?;
         meta.insert(meta::STORE, opening.store.as_bytes().as_slice())?;
@@ -238,6 +297,11 @@ fn binding(state: &impl ReadableTable<Bytes, Bytes>) -> Result<Option<Binding>, 
 fn put_binding(state: &mut redb::Table<'_, Bytes, Bytes>, binding: &Binding) -> Result<(), Fault> {
     state.insert(state::AUTHORITY, binding.to_bytes().as_slice())?;
     Ok(())
+}
+
+fn floors(state: &impl ReadableTable<Bytes, Bytes>) -> Result<Vec<u8>, Fault> {
+    let floors = state.get(state::FLOORS)?;
+    Ok(floors.map_or_else(Vec::new, |floors| floors.value().to_vec()))
 }
 
 fn required(table: &impl ReadableTable<Bytes, Bytes>, key: &[u8]) -> Result<Vec<u8>, Fault> {

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 use super::super::{Change, Commit, Draw, Opening, StoreError};
 use super::connection::{Connection, PATIENCE, patience, pipeline};
 use super::fault::Fault;
-use super::layout::{Standing, written_tables};
+use super::layout::{Standing, parts};
 use super::opening::{Opener, TRIES, disturbed};
 use super::replies::Executed;
 use footing::Footing;
@@ -48,6 +48,17 @@ pub(super) enum Job {
         draw: Draw,
         answer: Answer<Opening>,
     },
+    StartOver {
+        draw: Draw,
+        answer: Answer<Opening>,
+    },
+}
+
+/// A transaction of which nobody knows whether it was done.
+enum Doubt {
+    Commit(Commit),
+    /// How the store stands if it was.
+    StartOver(Box<Standing>),
 }
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -55,9 +66,8 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(super) struct Keeper {
     opener: Arc<Opener>,
     standing: Standing,
-    /// A transaction of which nobody knows whether it was done.
-    doubt: Option<Commit>,
-    /// What became of the last one of these.
+    doubt: Option<Doubt>,
+    /// Whether the last transaction that was in doubt turned out to be done.
     stored: Option<bool>,
     footing: Footing,
     link: watch::Sender<Link>,
@@ -137,6 +147,7 @@ impl Keeper {
             Job::Commit { commit, answer } => drop(answer.send(self.commit(commit).await)),
             Job::Check { table, answer } => drop(answer.send(self.check(table).await)),
             Job::Reopen { draw, answer } => drop(answer.send(self.reopen(draw).await)),
+            Job::StartOver { draw, answer } => drop(answer.send(self.start_over(draw).await)),
         }
     }
 
@@ -175,15 +186,13 @@ impl Keeper {
 
     async fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
         let started = Instant::now();
-        let records = commit
-            .records
-            .iter()
-            .map(|(_, records)| records.len())
-            .sum();
-        if records == 0 && commit.stamped.is_none() && commit.binding.is_none() {
+        if commit.is_empty() {
             return Ok(());
         }
-        for (table, _) in written_tables(&commit) {
+        let written = commit.records.iter().map(|(_, records)| records.len());
+        let removed = commit.removed.iter().map(|(_, keys)| keys.len());
+        let records = written.chain(removed).sum();
+        for (table, _) in parts(&commit) {
             if !self.standing.records.contains_key(table) {
                 self.standing.records.insert(table.clone(), None);
                 self.forget_look();
@@ -202,7 +211,8 @@ impl Keeper {
             let mut replies = match connection.ask(&commands, patience(records)).await {
                 Ok(replies) => replies,
                 Err(fault) => {
-                    if self.doubtful(&commit, fault, started).await? {
+                    let doubt = Doubt::Commit(commit.clone());
+                    if self.doubtful(doubt, fault, started).await? {
                         return Ok(());
                     }
                     continue;
@@ -244,15 +254,62 @@ impl Keeper {
         Err(self.error(disturbed()))
     }
 
+    async fn start_over(&mut self, draw: Draw) -> Result<Opening, StoreError> {
+        let started = Instant::now();
+        for _ in 0..TRIES {
+            let connection = self.writable().await?;
+            let Some(next) = self.standing.started_over(draw.clone()) else {
+                return Err(self.error(Fault::Unusable(format!(
+                    "cannot begin anew as {}: it had the ids drawn for that before; draw others",
+                    draw.store
+                ))));
+            };
+            let mut commands = pipeline();
+            commands.cmd("MULTI");
+            let written = self
+                .standing
+                .start_over(&self.opener.keys, &next, &mut commands);
+            commands.cmd("EXEC");
+            self.forget_look();
+            let mut replies = match connection.ask(&commands, PATIENCE).await {
+                Ok(replies) => replies,
+                Err(fault) => {
+                    let doubt = Doubt::StartOver(Box::new(next));
+                    if self.doubtful(doubt, fault, started).await? {
+                        return Ok(self.standing.opening.clone());
+                    }
+                    continue;
+                }
+            };
+            match replies.executed(written) {
+                Ok(Executed::Done(_)) => {
+                    let opening = next.opening.clone();
+                    self.standing = next;
+                    self.publish();
+                    return Ok(opening);
+                }
+                // The next look says whether the store is what it was.
+                Ok(Executed::Disturbed) => {}
+                Err(fault) => {
+                    if fault.ends_connection() {
+                        self.trip(fault.clone());
+                    }
+                    return Err(self.error(fault));
+                }
+            }
+        }
+        Err(self.error(disturbed()))
+    }
+
     /// Finds out what became of a transaction, as far as that goes at once: whether it is stored.
     async fn doubtful(
         &mut self,
-        commit: &Commit,
+        doubt: Doubt,
         fault: Fault,
         started: Instant,
     ) -> Result<bool, StoreError> {
         let is_silent = matches!(fault, Fault::Silent(_));
-        self.doubt = Some(commit.clone());
+        self.doubt = Some(doubt);
         self.stored = None;
         self.trip(fault.clone());
         // After silence, a new connection is not better at once, and enough time has passed.

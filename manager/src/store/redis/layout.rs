@@ -1,7 +1,7 @@
 //! What a store keeps under which keys of the server, and how it is read back.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use peer_table::{Binding, Entry, FingerprintKey, Key, OriginId, Reading, StoreId, TableName};
@@ -138,18 +138,23 @@ impl Standing {
         Ok(())
     }
 
-    /// Notes that `commit` was written; `added` are the answers to its commands, if they are known.
-    pub(super) fn written(&mut self, commit: &Commit, added: Option<&[Value]>) {
+    /// Notes that `commit` was written; `results` are the answers to its commands, if they are known.
+    pub(super) fn written(&mut self, commit: &Commit, results: Option<&[Value]>) {
         if let Some(binding) = &commit.binding {
             self.opening.binding = Some(binding.clone());
         }
         self.last_reading = self.raised(commit).unwrap_or(self.last_reading);
         self.commits += 1;
-        for (place, (table, _)) in written_tables(commit).enumerate() {
-            let added = added.and_then(|added| added.get(place));
+        for (place, (table, part)) in parts(commit).enumerate() {
+            let result = results.and_then(|results| results.get(place));
             if let Some(known) = self.records.get_mut(table) {
-                *known = match (*known, added) {
-                    (Some(known), Some(Value::Int(added))) => known.checked_add_signed(*added),
+                *known = match (*known, result, part) {
+                    (Some(known), Some(Value::Int(added)), Part::Written(_)) => {
+                        known.checked_add_signed(*added)
+                    }
+                    (Some(known), Some(Value::Int(gone)), Part::Removed(_)) => gone
+                        .checked_neg()
+                        .and_then(|less| known.checked_add_signed(less)),
                     _ => None,
                 };
             }
@@ -159,12 +164,21 @@ impl Standing {
     /// Adds the commands that write `commit`; the answer is how many these are.
     pub(super) fn write(&self, keys: &Keys, commit: &Commit, commands: &mut Pipeline) -> usize {
         let mut added = 1;
-        for (table, records) in written_tables(commit) {
-            commands
-                .cmd("HSET")
-                .arg(keys.table(self.opening.store, table));
-            for (key, entry) in records {
-                commands.arg(key.as_str()).arg(entry.to_stored());
+        for (table, part) in parts(commit) {
+            let table = keys.table(self.opening.store, table);
+            match part {
+                Part::Written(records) => {
+                    commands.cmd("HSET").arg(table);
+                    for (key, entry) in records {
+                        commands.arg(key.as_str()).arg(entry.to_stored());
+                    }
+                }
+                Part::Removed(keys) => {
+                    commands.cmd("HDEL").arg(table);
+                    for key in keys {
+                        commands.arg(key.as_str());
+                    }
+                }
             }
             added += 1;
         }
@@ -176,7 +190,39 @@ impl Standing {
         if let Some(binding) = &commit.binding {
             commands.arg(AUTHORITY).arg(binding_text(binding));
         }
+        if let Some(floors) = &commit.floors {
+            commands.arg(FLOORS).arg(floors.as_slice());
+        }
         added
+    }
+
+    /// How it stands once the store has begun anew under the ids of `draw`; `None` if they were used
+    /// before.
+    pub(super) fn started_over(&self, draw: Draw) -> Option<Self> {
+        let opening = Opening {
+            last_reading: self.last_reading,
+            ..self.opening.clone()
+        };
+        let tables = self.records.keys();
+        Some(Self {
+            opening: opening.started_over(draw)?,
+            commits: 0,
+            last_reading: self.last_reading,
+            records: tables.map(|table| (table.clone(), Some(0))).collect(),
+        })
+    }
+
+    /// Adds the commands that have the store begin anew as `next`; the answer is how many these are.
+    pub(super) fn start_over(&self, keys: &Keys, next: &Self, commands: &mut Pipeline) -> usize {
+        commands.cmd("UNLINK");
+        // What cannot be there under the new id would be a part of the store.
+        for store in [self.opening.store, next.opening.store] {
+            commands.arg(keys.state(store));
+            for table in self.records.keys() {
+                commands.arg(keys.table(store, table));
+            }
+        }
+        1 + write_opening(keys, &next.opening, true, commands)
     }
 
     /// What the last reading becomes by `commit`, unless it stays.
@@ -187,19 +233,27 @@ impl Standing {
     }
 }
 
-/// The tables that `commit` writes to, in the order of its commands.
-pub(super) fn written_tables(
-    commit: &Commit,
-) -> impl Iterator<Item = (&TableName, &BTreeMap<Key, Entry>)> {
-    let tables = commit
-        .records
-        .iter()
-        .map(|(table, records)| (table, records));
-    tables.filter(|(_, records)| !records.is_empty())
+/// What one command of a transaction does to a table.
+pub(super) enum Part<'a> {
+    Written(&'a BTreeMap<Key, Entry>),
+    Removed(&'a BTreeSet<Key>),
+}
+
+/// What `commit` does to which tables, in the order of its commands.
+pub(super) fn parts(commit: &Commit) -> impl Iterator<Item = (&TableName, Part<'_>)> {
+    let written = commit.records.iter();
+    let written = written.filter(|(_, records)| !records.is_empty());
+    let removed = commit.removed.iter();
+    let removed = removed.filter(|(_, keys)| !keys.is_empty());
+    written
+        .map(|(table, records)| (table, Part::Written(records)))
+        .chain(removed.map(|(table, keys)| (table, Part::Removed(keys))))
 }
 
 /// The field that is there just if the store is bound.
 const AUTHORITY: &str = "authority";
+/// The field that is there once it was written.
+const FLOORS: &str = "floors";
 
 fn binding_text(binding: &Binding) -> String {
     let key = u128::from_be_bytes(*binding.fingerprint_key.as_bytes());
@@ -259,7 +313,8 @@ pub(super) fn ask_opening(keys: &Keys, store: StoreId, commands: &mut Pipeline) 
         .arg("retired")
         .arg("last_reading")
         .arg("commits")
-        .arg(AUTHORITY);
+        .arg(AUTHORITY)
+        .arg(FLOORS);
 }
 
 /// The last opening of the store, with its number of transactions; `None` if that is lost.
@@ -267,7 +322,7 @@ pub(super) fn read_opening(
     meta: &Meta,
     replies: &mut Replies,
 ) -> Result<Option<(Opening, u64)>, Fault> {
-    let [origin, retired, last_reading, commits, authority] = replies.values()?;
+    let [origin, retired, last_reading, commits, authority, floors] = replies.values()?;
     if origin.is_none() && retired.is_none() && last_reading.is_none() && commits.is_none() {
         return Ok(None);
     }
@@ -289,6 +344,7 @@ pub(super) fn read_opening(
             .map_err(|error| damaged("last_reading", error))?,
         peer_id: meta.peer_id.clone(),
         binding: binding.transpose()?,
+        floors: floors.unwrap_or_default(),
     };
     Ok(Some((opening, parsed("commits", commits)?)))
 }
@@ -315,10 +371,6 @@ pub(super) fn write_opening(
         .arg("last_reading")
         .arg(reading_text(opening.last_reading));
     commands.arg("commits").arg(0);
-    // Kept for what is to come, and read by nothing yet.
-    for field in ["vector", "known", "fenced"] {
-        commands.arg(field).arg("");
-    }
     commands.cmd("HSET").arg(keys.meta());
     commands.arg("format").arg(FORMAT);
     commands.arg("store").arg(opening.store.to_string());

@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep_until};
 use super::super::super::{Change, StoreError};
 use super::super::connection::{Connection, PATIENCE, pipeline};
 use super::super::fault::Fault;
-use super::super::layout::Look;
+use super::super::layout::{self, Look, Meta, Standing};
 use super::super::opening::{PAUSE_MAX, PAUSE_MIN, TRIES, disturbed};
 use super::super::replies::Executed;
-use super::Keeper;
+use super::{Doubt, Keeper};
 
 /// The way to the store, as readers need it.
 #[derive(Clone)]
@@ -79,9 +79,13 @@ impl Keeper {
                 self.doubt = Some(doubt);
                 return Err(Fault::Refused("does not let the lock be taken".to_owned()));
             }
-            let is_stored = look.commits == self.standing.commits + 1;
-            if is_stored {
-                self.standing.written(&doubt, None);
+            let is_stored = match &doubt {
+                Doubt::Commit(_) => look.commits == self.standing.commits + 1,
+                // What was looked at is the store that it was.
+                Doubt::StartOver(_) => false,
+            };
+            if is_stored && let Doubt::Commit(commit) = &doubt {
+                self.standing.written(commit, None);
             }
             self.stored = Some(is_stored);
             tracing::warn!(is_stored, "found out about a write of unknown outcome");
@@ -106,7 +110,12 @@ impl Keeper {
             let mut commands = pipeline();
             self.standing.ask(&self.opener.keys, &mut commands);
             let mut replies = connection.ask(&commands, PATIENCE).await?;
-            let look = self.standing.read(&mut replies)?;
+            let look = match self.standing.read(&mut replies) {
+                Err(Fault::Changed(Change::Swapped)) if self.has_begun_anew(connection).await? => {
+                    continue;
+                }
+                look => look?,
+            };
             self.opener
                 .check_free(look.lock.as_ref(), connection)
                 .await?;
@@ -123,6 +132,25 @@ impl Keeper {
             }
         }
         Err(disturbed())
+    }
+
+    /// Whether the transaction in doubt was that the store begins anew, and it has: then that store is
+    /// the one to look after.
+    async fn has_begun_anew(&mut self, connection: &Connection) -> Result<bool, Fault> {
+        let Some(Doubt::StartOver(next)) = &self.doubt else {
+            return Ok(false);
+        };
+        let mut commands = pipeline();
+        layout::ask_meta(&self.opener.keys, &mut commands);
+        let meta = Meta::read(&mut connection.ask(&commands, PATIENCE).await?)?;
+        if meta.is_none_or(|meta| meta.store != next.opening.store) {
+            return Ok(false);
+        }
+        self.standing = Standing::clone(next);
+        self.doubt = None;
+        self.stored = Some(true);
+        tracing::warn!("found out that the store has begun anew");
+        Ok(true)
     }
 
     /// Gives the footing up.
