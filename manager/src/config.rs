@@ -66,6 +66,26 @@ pub struct ServeArgs {
     )]
     pub max_clock_drift: Drift,
 
+    /// How long a replica may be silent before it is given up, so that tombstones wait for it no
+    /// longer; one that comes back later starts over from its peers
+    #[arg(
+        long,
+        env = "UDHT_TOMBSTONE_MAX_AGE",
+        default_value = "7d",
+        value_name = "DURATION"
+    )]
+    pub tombstone_max_age: Age,
+
+    /// How often this replica tells the others how far it has everything, at the most: tombstones
+    /// leave some of these after all have them
+    #[arg(
+        long,
+        env = "UDHT_FLOOR_INTERVAL",
+        default_value = "1m",
+        value_name = "DURATION"
+    )]
+    pub floor_interval: Age,
+
     /// What this pod's own record says
     #[command(flatten)]
     pub identity: IdentityArgs,
@@ -237,6 +257,15 @@ impl FromStr for LoopbackAddress {
     }
 }
 
+impl From<Storage> for peer_table::floors::Storage {
+    fn from(storage: Storage) -> Self {
+        match storage {
+            Storage::Pod => Self::Pod,
+            Storage::Volume => Self::Volume,
+        }
+    }
+}
+
 impl fmt::Display for LoopbackAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -257,6 +286,24 @@ impl FromStr for Drift {
             Ok(Self(drift))
         } else {
             Err("must be from 100ms to 1h".to_owned())
+        }
+    }
+}
+
+/// A time of a second to ten years.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Age(pub Duration);
+
+impl FromStr for Age {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let age = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+        let bounds = Duration::from_secs(1)..=Duration::from_hours(10 * 366 * 24);
+        if bounds.contains(&age) {
+            Ok(Self(age))
+        } else {
+            Err("must be from 1s to 10years".to_owned())
         }
     }
 }

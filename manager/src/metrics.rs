@@ -1,5 +1,6 @@
 //! What manager tells Prometheus. Sync passes it on, as nobody outside the pod reaches manager.
 
+mod floors;
 mod process;
 
 use std::time::Instant;
@@ -12,6 +13,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+pub use self::floors::{FloorsFigures, FloorsMetrics};
 use self::process::ProcessMetrics;
 use crate::store::{Change, StoreError};
 
@@ -47,6 +49,8 @@ pub struct Metrics {
     pub watchers: IntGauge,
     /// Requests by method, route and status.
     pub requests: IntCounterVec,
+    /// Of floors and replicas.
+    pub floors: FloorsMetrics,
     process: ProcessMetrics,
 }
 
@@ -157,6 +161,7 @@ impl Metrics {
                 Opts::new("udht_manager_requests_total", "HTTP requests answered."),
                 &["method", "route", "status"],
             )),
+            floors: FloorsMetrics::new(&registry)?,
             process: ProcessMetrics {
                 cpu_seconds: registered!(Counter::new(
                     "udht_manager_cpu_seconds_total",

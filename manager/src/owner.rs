@@ -8,6 +8,7 @@
 //! When the store turns out not to be what it was, the task opens it anew and reads the table from
 //! what is there. Until then everything that needs the store is refused.
 
+mod floors;
 mod load;
 mod pod;
 mod read;
@@ -16,21 +17,26 @@ mod task;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use peer_table::contract::{FingerprintPage, State};
+use peer_table::contract::{FingerprintPage, InvalidMessage, State};
 use peer_table::feed::{Change, Feed, FeedLimits, Gone, Revision, Via};
+use peer_table::floors::{Ages, Floors};
 use peer_table::peers::{self, Draft, InvalidField, Patch};
 use peer_table::sketch::Sketch;
-use peer_table::table::{Limits, Merged, NewContent, Plan, Precondition, TableSpec, WriteRefused};
+use peer_table::table::{
+    Limits, Merged, NewContent, Plan, Precondition, SessionId, TableSpec, WriteRefused,
+};
 use peer_table::{
     AuthorityId, Binding, Clock, ClusterId, Contact, Entry, Fingerprint, FingerprintKey, Key,
     OriginId, Reading, Table, TableName, WallTime,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::floors::FloorsCommand;
+pub use self::floors::{ReplicasView, Tending};
 pub use self::pod::BindRefused;
 use self::pod::{Kept, known_as};
 use self::task::Doubt;
@@ -54,6 +60,8 @@ pub struct OwnerConfig {
     pub drift_max: Duration,
     /// What is known of the pod.
     pub pod: PodArgs,
+    /// How long silence, fences and publications last.
+    pub ages: Ages,
 }
 
 /// A local write of one record.
@@ -127,6 +135,24 @@ pub enum OwnerError {
     /// The fingerprints are being made anew.
     #[error("the table is being bound to the authority of its cluster: try again in a moment")]
     Binding,
+    /// This machine's clock is not that of most others.
+    #[error(
+        "this machine's clock is {} s off those of most other replicas: set it, and writes are \
+         taken again by themselves", .0.as_secs_f64()
+    )]
+    ClockOff(Duration),
+    /// The store was begun anew, as its peers have given it up.
+    #[error("this replica was given up by its peers and has started over: begin again")]
+    StartedOver,
+    /// This replica and another have given each other up.
+    #[error(
+        "this replica and its partner have given each other up: on the one whose records may be \
+         dropped, run: udht-manager replicas start-over"
+    )]
+    Mutual,
+    /// What a sync said makes no sense.
+    #[error(transparent)]
+    Message(#[from] InvalidMessage),
     /// The pod is going.
     #[error("this pod is going, and its manager takes no further write: write to another pod")]
     Leaving,
@@ -149,8 +175,10 @@ enum Command {
     Merge {
         records: Vec<(Key, Entry)>,
         via: Via,
-        answer: Answer<Vec<Merged>>,
+        session: Option<SessionId>,
+        answer: Answer<MergedRecords>,
     },
+    Floors(FloorsCommand),
     Bind {
         binding: Binding,
         adopts: Vec<AuthorityId>,
@@ -162,6 +190,15 @@ enum Command {
     },
     /// What is stored under these keys is not what the index says: look, and correct the index.
     Correct(Vec<Key>),
+}
+
+/// What became of records from a peer.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MergedRecords {
+    /// Of each, in their order.
+    pub outcomes: Vec<Merged>,
+    /// The tombstones that beat some of them, for who sent them.
+    pub answers: Vec<(Key, Entry)>,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, OwnerError>>;
@@ -177,6 +214,12 @@ struct Shared {
     labels: BTreeMap<String, String>,
     /// Whether the pod is going.
     leaving: AtomicBool,
+    ages: Ages,
+    tending: Mutex<Tending>,
+    /// Whether this replica and another have given each other up.
+    is_mutual: AtomicBool,
+    /// How far this machine's clock is off those of most others, in milliseconds; 0 if it is not.
+    clock_off_ms: AtomicU64,
     table_name: TableName,
     current: RwLock<Current>,
     store: Arc<dyn Store>,
@@ -261,11 +304,13 @@ pub async fn open(
         limits,
         drift_max,
         pod,
+        ages,
     } = config;
-    let opening = store.opening().clone();
+    let mut opening = store.opening().clone();
     let (whole, fingerprint_key) = known_as(&cluster, &opening)?;
     let table_name = peers::table_name();
-    let spec = spec(&table_name, &fingerprint_key, limits, &opening);
+    let floors = load::floors(&mut opening)?;
+    let spec = spec(&table_name, &fingerprint_key, limits, &opening, floors);
     let (table, highest) = load::load(&*store, &spec, &metrics).await?;
     let clock = opening.clock(highest, drift_max);
     let (revision, _) = watch::channel(table.feed().revision());
@@ -276,6 +321,10 @@ pub async fn open(
         storage: pod.storage,
         labels: pod.labels(),
         leaving: AtomicBool::new(false),
+        ages,
+        tending: Mutex::default(),
+        is_mutual: AtomicBool::new(false),
+        clock_off_ms: AtomicU64::new(0),
         table_name,
         current: RwLock::new(Current {
             opening,
@@ -312,6 +361,7 @@ fn spec(
     fingerprint_key: &FingerprintKey,
     limits: Limits,
     opening: &Opening,
+    floors: Floors,
 ) -> TableSpec {
     let (epoch, _) = opening.origin.as_bytes().split_at(8);
     TableSpec {
@@ -322,6 +372,7 @@ fn spec(
         sketch_symbols: Sketch::LEN,
         epoch: u64::from_be_bytes(epoch.try_into().unwrap_or_default()),
         feed: FeedLimits::default(),
+        floors,
     }
 }
 
@@ -376,21 +427,27 @@ impl Owner {
         if self.is_leaving() {
             return Err(OwnerError::Leaving);
         }
+        if let Some(off) = self.shared.clock_off() {
+            return Err(OwnerError::ClockOff(off));
+        }
         let (answer, answered) = oneshot::channel();
         self.send(Command::Write { writes, answer }).await?;
         answered.await.map_err(|_| OwnerError::Stopped)?
     }
 
-    /// Merges records from a peer in one transaction; the answer has their order.
+    /// Merges records from a peer in one transaction; they came by the exchange `session` if that is
+    /// ours.
     pub async fn merge(
         &self,
         records: Vec<(Key, Entry)>,
         via: Via,
-    ) -> Result<Vec<Merged>, OwnerError> {
+        session: Option<SessionId>,
+    ) -> Result<MergedRecords, OwnerError> {
         let (answer, answered) = oneshot::channel();
         self.send(Command::Merge {
             records,
             via,
+            session,
             answer,
         })
         .await?;
@@ -446,7 +503,7 @@ impl Owner {
             table,
             ..
         } = &*current;
-        Ok(State::of(cluster, opening, table, symbols))
+        Ok(State::of(cluster, opening, table, symbols, None))
     }
 
     /// Up to `limit` fingerprints in ascending order, from the first at or above `from`.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peer_table::floors::Ages;
 use peer_table::table::Limits;
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
@@ -72,6 +73,8 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         max_records,
         max_record_bytes,
         max_clock_drift,
+        tombstone_max_age,
+        floor_interval,
         identity,
         pod,
         log: _,
@@ -89,6 +92,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
             record_bytes_max: max_record_bytes as usize,
         },
         drift_max: max_clock_drift.0,
+        ages: Ages::new(tombstone_max_age.0, floor_interval.0),
         pod,
     };
     let host = host_name();

@@ -71,6 +71,11 @@ pub struct ServeArgs {
     #[arg(long, env = "UDHT_GONE_AFTER", value_name = "TIME", default_value = "5m",
         value_parser = gone_after)]
     pub gone_after: Duration,
+    /// How far this machine's clock may be from those of most peers before the manager refuses writes:
+    /// the same as the manager's
+    #[arg(long, env = "UDHT_MAX_CLOCK_DRIFT", value_name = "TIME", default_value = "10s",
+        value_parser = clock_drift)]
+    pub max_clock_drift: Duration,
     /// What is logged, to standard error: error, warn, info, debug, trace, or directives by module
     /// as in `info,udht_sync::push=debug`
     #[arg(long, env = "UDHT_LOG", value_name = "LEVEL", default_value = "info")]
@@ -273,6 +278,10 @@ fn push_delay(text: &str) -> Result<Duration, String> {
 
 fn gone_after(text: &str) -> Result<Duration, String> {
     between(text, Duration::from_secs(10), Duration::from_hours(7 * 24))
+}
+
+fn clock_drift(text: &str) -> Result<Duration, String> {
+    between(text, Duration::from_millis(100), Duration::from_hours(1))
 }
 
 fn between(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {

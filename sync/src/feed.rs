@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use peer_exchange::push::Scope;
-use peer_exchange::respond::PassOn;
+use peer_exchange::push::{PassOn, Scope};
 use peer_table::TableName;
 use peer_table::contract::{Batch, BatchBuilder, FeedPart, InvalidMessage};
 use tokio::sync::mpsc;
@@ -160,6 +159,7 @@ impl Feed {
             let news = PassOn {
                 table: gathered.table,
                 batch: gathered.builder.finish(),
+                replicas: None,
                 scope: Scope::whole(wall::random(), own),
             };
             self.pusher.send_own(news).await;

@@ -1,8 +1,10 @@
 //! What becomes of records and tables when pods go: the records of pods that are gone for good are
-//! removed, and a pod that is about to end hands over what it has.
+//! removed, a pod that is about to end hands over what it has, and the manager is told of other
+//! replicas, so that tombstones leave.
 
 mod handover;
 mod removal;
+mod tending;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use crate::node::Node;
 
 pub use self::handover::{Handover, HandoverView};
 pub use self::removal::{GoneView, Removal, RemovalError, RemovedView, WaitingView};
+pub use self::tending::{Met, Tending};
 
 /// This pod among those that Kubernetes lists.
 #[derive(Clone, Debug)]
@@ -33,24 +36,41 @@ pub struct Lifecycle {
     pub removal: Option<Removal>,
     /// Of this one.
     pub handover: Handover,
+    tending: Arc<Tending>,
 }
 
 impl Lifecycle {
     /// Of this pod, whose `place` is known if Kubernetes lists the pods; others are gone when they
     /// were not listed for `gone_after`.
-    pub fn new(node: Arc<Node>, place: Option<Place>, gone_after: Duration) -> Self {
-        let removal = place
-            .clone()
-            .map(|place| Removal::new(Arc::clone(&node), place, gone_after));
+    pub fn new(
+        node: Arc<Node>,
+        place: Option<Place>,
+        gone_after: Duration,
+        tending: Tending,
+    ) -> Self {
+        let tending = Arc::new(tending);
+        let removal = place.clone().map(|place| {
+            let tending = Arc::clone(&tending);
+            Removal::new(Arc::clone(&node), place, gone_after, tending)
+        });
         let handover = Handover::new(node, place);
-        Self { removal, handover }
+        Self {
+            removal,
+            handover,
+            tending,
+        }
     }
 
-    /// Removes the records of pods that are gone, until `stop`.
+    /// Removes the records of pods that are gone, and tells the manager of other replicas, until
+    /// `stop`.
     pub async fn follow(&self, stop: CancellationToken) {
-        if let Some(removal) = &self.removal {
-            removal.run(stop).await;
-        }
+        let is_braked = || self.removal.as_ref().is_some_and(Removal::is_braked);
+        let remove = async {
+            if let Some(removal) = &self.removal {
+                removal.run(stop.clone()).await;
+            }
+        };
+        tokio::join!(remove, self.tending.run(is_braked, stop.clone()));
     }
 }
 
@@ -67,6 +87,8 @@ pub struct LifecycleBounds {
     pub handover_again: Duration,
     /// How long a peer is waited for before the next is tried beside it.
     pub next_peer: Duration,
+    /// How often the manager is told of other replicas, on average.
+    pub tend: Duration,
     /// After all peers were tried in vain, and after a record could not be read or removed.
     pub pause: Duration,
 }
@@ -78,6 +100,7 @@ impl Default for LifecycleBounds {
             handover: Duration::from_secs(10),
             handover_again: Duration::from_secs(5),
             next_peer: Duration::from_secs(1),
+            tend: Duration::from_secs(10),
             pause: Duration::from_millis(500),
         }
     }

@@ -12,10 +12,12 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use peer_exchange::Own;
 use peer_table::contract::{
-    Batch, FeedPart, FingerprintPage, InvalidMessage, MESSAGE_BYTES_MAX, MergeAnswer, Records,
-    RecordsRequest, State, fingerprints_to_bytes, via_word,
+    Advance, Advanced, Batch, FeedPart, FingerprintPage, InvalidMessage, MESSAGE_BYTES_MAX,
+    MergeAnswer, Records, RecordsRequest, State, StateRequest, Tend, TendAnswer,
+    fingerprints_to_bytes, via_word,
 };
 use peer_table::feed::Via;
+use peer_table::floors::{Replicas, WirePublication};
 use peer_table::{ClusterId, Fingerprint, Key, StoreId, TableName, WallTime};
 use prost::Message;
 use tokio::sync::Notify;
@@ -191,6 +193,12 @@ impl Manager {
         }
     }
 
+    /// Has it look after its floors; the answer is what all others are to be told.
+    pub async fn tend(&self, tend: &Tend) -> Result<Option<WirePublication>, ManagerError> {
+        let answer = self.ask(Method::POST, "/v1/sync/tend", tend.encode_to_vec());
+        answer.await.map(|TendAnswer { publication }| publication)
+    }
+
     /// What it tells Prometheus.
     pub async fn metrics(&self) -> Result<String, ManagerError> {
         let request = self.url.request(Method::GET, "/metrics", Vec::new())?;
@@ -229,9 +237,11 @@ impl Manager {
 impl Own for Manager {
     type Error = ManagerError;
 
-    async fn state(&self, symbols: usize) -> Result<State, ManagerError> {
-        let path = format!("/v1/sync/state?symbols={symbols}");
-        let state: State = self.ask(Method::GET, &path, Vec::new()).await?;
+    async fn state(&self, request: &StateRequest) -> Result<State, ManagerError> {
+        let path = "/v1/sync/state";
+        let state: State = self
+            .ask(Method::POST, path, request.encode_to_vec())
+            .await?;
         // Whatever is exchanged or pushed begins with this call.
         let expected = self.cluster.read();
         let expected = expected.unwrap_or_else(PoisonError::into_inner).clone();
@@ -242,6 +252,17 @@ impl Own for Manager {
             let (ours, theirs) = (expected.into_id(), state.cluster);
             Err(ManagerError::Cluster { ours, theirs })
         }
+    }
+
+    async fn replicas(&self, theirs: &Replicas) -> Result<Replicas, ManagerError> {
+        let path = "/v1/sync/replicas";
+        self.ask(Method::POST, path, theirs.encode_to_vec()).await
+    }
+
+    async fn advance(&self, advance: &Advance) -> Result<bool, ManagerError> {
+        let path = "/v1/sync/advance";
+        let answer = self.ask(Method::POST, path, advance.encode_to_vec());
+        answer.await.map(|Advanced { advanced }| advanced)
     }
 
     async fn fingerprints(
@@ -272,9 +293,12 @@ impl Own for Manager {
         batch: Batch,
         via: Via,
         from: StoreId,
+        session: Option<u64>,
     ) -> Result<MergeAnswer, ManagerError> {
         let (table, word) = (&batch.table, via_word(via));
-        let path = format!("/v1/sync/tables/{table}/merge?via={word}&from={from}");
+        let session = session.map(|session| format!("&session={session}"));
+        let session = session.unwrap_or_default();
+        let path = format!("/v1/sync/tables/{table}/merge?via={word}&from={from}{session}");
         let answer = self.ask(Method::POST, &path, batch.encode_to_vec()).await?;
         if via == Via::Exchange {
             self.missed.look(batch, &answer, wall::now());

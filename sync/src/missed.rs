@@ -77,6 +77,7 @@ mod tests {
         let outcomes = records.iter().map(|(_, merged)| merged_code(*merged));
         let answer = MergeAnswer {
             outcomes: outcomes.collect(),
+            answers: None,
         };
         missed.look(batch, &answer, WallTime::from_millis(NOW_MS));
         found.try_recv().ok().map(|batch| batch.records.len())

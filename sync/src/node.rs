@@ -18,7 +18,7 @@ use crate::http::chain;
 use crate::kubernetes::client::{ClientError, client};
 use crate::kubernetes::pods::{InUse, PodUid, Pods};
 use crate::kubernetes::watch::Follower;
-use crate::lifecycle::Place;
+use crate::lifecycle::{Met, Place};
 use crate::logging::Rarely;
 use crate::manager::Manager;
 use crate::metrics::{Direction, Metrics};
@@ -63,6 +63,8 @@ pub struct Node {
     pub bounds: Bounds,
     book: Mutex<PeerBook>,
     contacts: Mutex<Contacts>,
+    /// Whom the manager is to be told that we met.
+    pub met_ids: Met,
     pods: Arc<watch::Sender<Arc<Pods>>>,
     own_pod: Option<PodUid>,
     tls: Option<Arc<Tls>>,
@@ -121,6 +123,7 @@ impl Node {
             bounds,
             book: Mutex::default(),
             contacts: Mutex::default(),
+            met_ids: Met::default(),
             pods: Arc::default(),
             own_pod: kubernetes.pod_uid.clone().map(PodUid),
             tls,
@@ -325,6 +328,7 @@ impl Node {
 
     /// Moves the contact of a peer that was just met, unless that was done in this step already.
     pub async fn touch(&self, partner: &Partner) {
+        self.met_ids.note(partner.origin);
         let Some(peer) = &partner.peer_id else {
             return;
         };

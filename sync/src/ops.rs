@@ -8,7 +8,7 @@ use hyper::header::ORIGIN;
 use hyper::{Method, StatusCode};
 use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::{Own, Uptime};
-use peer_table::contract::State;
+use peer_table::contract::{State, StateRequest};
 use peer_table::table::Digest;
 use serde::{Deserialize, Serialize};
 
@@ -120,7 +120,8 @@ async fn ready(node: &Node) -> Answered {
 }
 
 async fn own_state(node: &Node) -> Result<State, Box<Answered>> {
-    let state = tokio::time::timeout(node.bounds.scrape, node.manager.state(0));
+    let request = StateRequest::default();
+    let state = tokio::time::timeout(node.bounds.scrape, node.manager.state(&request));
     let detail = match state.await {
         Ok(Ok(state)) => return Ok(state),
         Ok(Err(error)) => chain(&error),

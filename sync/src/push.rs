@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use peer_exchange::push::{Group, PushReport, plan, push};
-use peer_exchange::respond::PassOn;
+use peer_exchange::push::{Group, PassOn, PushReport, plan, push};
 use peer_exchange::{Address, ExchangeError, Own};
-use peer_table::contract::State;
+use peer_table::contract::{State, StateRequest};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -121,7 +120,7 @@ impl Pusher {
             return;
         }
         // Who we are, asked once for all of them.
-        let state = match node.manager.state(0).await {
+        let state = match node.manager.state(&StateRequest::default()).await {
             Ok(state) => state,
             Err(error) => {
                 node.metrics.pushes.ended(Pushed::Failed);
@@ -143,9 +142,8 @@ impl Pusher {
             };
             let watch = Stopwatch::start();
             let line = self.transport.to(address);
-            let PassOn { table, batch, .. } = news;
             let options = &node.options;
-            let result = push(&node.manager, state, &line, table, batch, scope, options).await;
+            let result = push(&node.manager, state, &line, news, scope, options).await;
             node.metrics
                 .pushes
                 .seconds
@@ -158,7 +156,7 @@ impl Pusher {
                     node.metrics
                         .pushes
                         .records
-                        .inc_by(batch.records.len() as u64);
+                        .inc_by(news.batch.records.len() as u64);
                     node.met(address, &partner, skew_ms, None).await;
                     return;
                 }

@@ -14,7 +14,7 @@ use crate::config::{Bounds, EndsArgs, ServeArgs, Tls};
 use crate::discovery::Discovery;
 use crate::kubernetes::client::{self, ClientError};
 use crate::kubernetes::watch::Follower;
-use crate::lifecycle::{Lifecycle, Place};
+use crate::lifecycle::{Lifecycle, Place, Tending};
 use crate::metrics::Port;
 use crate::node::{Node, NodeError};
 use crate::push::Pusher;
@@ -62,6 +62,7 @@ pub struct Bound {
     push_delay: Duration,
     push_fanout: usize,
     gone_after: Duration,
+    drift_max: Duration,
     place: Option<Place>,
     /// Where peers find it.
     pub listen: SocketAddr,
@@ -80,6 +81,7 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         push_delay,
         push_fanout,
         gone_after,
+        max_clock_drift,
         log: _,
         log_format: _,
     } = args;
@@ -115,6 +117,7 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         push_delay,
         push_fanout,
         gone_after,
+        drift_max: max_clock_drift,
         place,
         listen,
         ops_listen,
@@ -175,6 +178,7 @@ impl Bound {
             push_delay,
             push_fanout,
             gone_after,
+            drift_max,
             place,
             listen,
             ops_listen,
@@ -190,7 +194,10 @@ impl Bound {
         let pusher = Arc::new(Pusher::new(Arc::clone(&node), push_fanout));
         let responder = Responder::new(Arc::clone(&node), Arc::clone(&pusher));
         let answer_peer = move |request| responder.clone().answer(request);
-        let lifecycle = Arc::new(Lifecycle::new(Arc::clone(&node), place, gone_after));
+        let (is_listed, pushing) = (follower.is_some(), Arc::clone(&pusher));
+        let tending = Tending::new(Arc::clone(&node), pushing, is_listed, drift_max);
+        let lifecycle = Lifecycle::new(Arc::clone(&node), place, gone_after, tending);
+        let lifecycle = Arc::new(lifecycle);
         let answer_ops = {
             let (node, lifecycle) = (Arc::clone(&node), Arc::clone(&lifecycle));
             move |request| ops::answer_ops(Arc::clone(&node), Arc::clone(&lifecycle), request)

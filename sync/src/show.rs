@@ -69,6 +69,7 @@ impl ExchangeView {
             symbols,
             find,
             swap: _,
+            advanced: _,
         } = report;
         let traffic = report.traffic();
         let counts = |outcomes: &Outcomes| outcomes.iter().collect();

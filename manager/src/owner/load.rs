@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use peer_table::floors::Floors;
 use peer_table::table::TableSpec;
-use peer_table::{Key, Reading, Table};
+use peer_table::{Key, Opening, Reading, Table};
 use tokio::time::sleep;
 
 use super::pod::known_as;
-use super::{Current, Shared, spec};
+use super::{Current, Shared, spec, wall_now};
 use crate::metrics::Metrics;
-use crate::store::{Draw, Store, StoreError, Stored, draw};
+use crate::store::{Change, Draw, Store, StoreError, Stored, draw};
 
 /// After so many records, or so much time, the log says how far the reading is.
 const SAID_RECORDS: usize = 100_000;
@@ -19,6 +20,15 @@ const TRIES: usize = 60;
 /// Between two of these: the first pause and the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The floors of an opening of a store, taken from it.
+pub(super) fn floors(opening: &mut Opening) -> Result<Floors, StoreError> {
+    let stored = std::mem::take(&mut opening.floors);
+    Floors::opened(&stored, opening, wall_now()).map_err(|error| StoreError::Damaged {
+        store: format!("the store {}", opening.store),
+        problem: format!("what it keeps as \"floors\" cannot be read: {error}"),
+    })
+}
 
 /// The table in `store`, and the highest reading in it. A store that is away for a while is waited
 /// for, and read from the beginning.
@@ -48,6 +58,7 @@ async fn try_load(
 ) -> Result<(Table, Reading), StoreError> {
     let mut table = Table::new(spec.clone());
     let mut highest = Reading::default();
+    let now = wall_now();
     let mut progress = Progress::new(store.count(&spec.name).await?);
     let mut cursor = None;
     loop {
@@ -57,15 +68,21 @@ async fn try_load(
         progress.add(part.len());
         for scanned in part {
             let problem = match (scanned.key.parse::<Key>(), scanned.stored) {
-                (Ok(key), Stored::Entry(entry)) => match table.load(key, &entry) {
+                (Ok(key), Stored::Entry(entry)) => match table.load(key, &entry, now) {
                     Ok(()) => {
                         highest = highest.max(entry.version.reading);
                         continue;
                     }
                     Err(invalid) => invalid.to_string(),
                 },
-                (_, Stored::Corrupt(corrupt)) => corrupt.to_string(),
-                (Err(invalid), _) => format!("its key must be {invalid}"),
+                (Ok(key), Stored::Corrupt(corrupt)) => {
+                    table.lose(key);
+                    corrupt.to_string()
+                }
+                (Err(invalid), _) => {
+                    table.lose_some();
+                    format!("its key must be {invalid}")
+                }
             };
             metrics.corrupt.inc();
             tracing::warn!(
@@ -120,7 +137,9 @@ impl Progress {
 }
 
 /// Opens the store anew, as often as it takes, and reads the table from it.
-pub(super) async fn open_anew(shared: &Shared) -> (Current, Reading) {
+///
+/// Of what something else has written to it nobody knows what is missing.
+pub(super) async fn open_anew(shared: &Shared, change: Option<Change>) -> (Current, Reading) {
     let mut pause = PAUSE_MIN;
     loop {
         let opened = async {
@@ -132,9 +151,13 @@ pub(super) async fn open_anew(shared: &Shared) -> (Current, Reading) {
                     ..draw(opening.peer_id.clone())
                 }
             };
-            let opening = shared.store.reopen(draw).await?;
+            let mut opening = shared.store.reopen(draw).await?;
             let (cluster, key) = known_as(&shared.cluster, &opening)?;
-            let spec = spec(&shared.table_name, &key, shared.limits, &opening);
+            let mut floors = floors(&mut opening)?;
+            if change == Some(Change::Meddled) {
+                floors.forget_coverage();
+            }
+            let spec = spec(&shared.table_name, &key, shared.limits, &opening, floors);
             let (table, highest) = load(&*shared.store, &spec, &shared.metrics).await?;
             let current = Current {
                 opening,

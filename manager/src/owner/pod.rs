@@ -256,7 +256,10 @@ impl OwnerTask {
             shared.metrics.leaving.set(1);
         }
         let result = if for_good && shared.storage == Storage::Pod {
-            self.delete_own().await
+            match self.delete_own().await {
+                Ok(is_deleted) => self.fence_own().await.map(|()| is_deleted),
+                Err(error) => Err(error),
+            }
         } else {
             Ok(false)
         };

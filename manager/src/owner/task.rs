@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peer_table::feed::Via;
+use peer_table::floors::{Floors, Publication, Replicas, Snapshot};
+use peer_table::opening::Draw;
 use peer_table::peers::InvalidField;
 use peer_table::table::{Changes, Merged, Plan, Row, WriteRefused};
-use peer_table::{Binding, ClusterId, Entry, Key, Version, WallTime};
+use peer_table::{Binding, ClusterId, Entry, Key, OriginId, StoreId, Version, WallTime};
 
 use super::load::open_anew;
 use super::pod::{BindRefused, Kept};
 use super::{
-    Answer, Command, Operation, OwnerError, OwnerTask, Write, WriteError, Written, put, wall_now,
+    Answer, Command, MergedRecords, Operation, OwnerError, OwnerTask, Write, WriteError, Written,
+    put, wall_now,
 };
 use crate::store::{Commit, StoreError, Stored};
 
@@ -28,13 +31,16 @@ impl Command {
             Self::Write { writes, .. } => writes.len(),
             Self::Merge { records, .. } => records.len(),
             Self::Correct(keys) => keys.len(),
-            Self::Bind { .. } | Self::Leave { .. } => 0,
+            Self::Bind { .. } | Self::Leave { .. } | Self::Floors(_) => 0,
         }
     }
 
     /// Whether it goes with no other in one group.
     const fn stands_alone(&self) -> bool {
-        matches!(self, Self::Bind { .. } | Self::Leave { .. })
+        matches!(
+            self,
+            Self::Bind { .. } | Self::Leave { .. } | Self::Floors(_)
+        )
     }
 
     pub(super) fn into_answer(self) -> AnyAnswer {
@@ -43,6 +49,7 @@ impl Command {
             Self::Leave { answer, .. } => AnyAnswer::Leave(answer),
             Self::Write { answer, .. } => AnyAnswer::Write(answer),
             Self::Merge { answer, .. } => AnyAnswer::Merge(answer),
+            Self::Floors(command) => command.into_answer(),
             Self::Correct(_) => AnyAnswer::None,
         }
     }
@@ -94,6 +101,10 @@ impl OwnerTask {
             }
             Command::Leave { for_good, answer } => {
                 self.leave(for_good, answer).await;
+                return None;
+            }
+            Command::Floors(command) => {
+                self.floors(command).await;
                 return None;
             }
             first => first,
@@ -217,10 +228,11 @@ impl OwnerTask {
         let shared = &self.shared;
         let call = shared.store.get_many(&shared.table_name, &keys);
         let stored = shared.metrics.store("read", call).await?;
+        let now = wall_now();
         let mut current = shared.change();
         for (key, stored) in keys.into_iter().zip(stored) {
             let is_corrected = match stored.and_then(Stored::entry) {
-                Some(entry) => current.table.load(key.clone(), &entry).is_ok(),
+                Some(entry) => current.table.load(key.clone(), &entry, now).is_ok(),
                 None => false,
             };
             if !is_corrected && current.table.forget(&key) {
@@ -230,8 +242,10 @@ impl OwnerTask {
         Ok(())
     }
 
-    async fn commit(&mut self, changes: Changes) -> Result<(), StoreError> {
+    pub(super) async fn commit(&mut self, changes: Changes) -> Result<(), StoreError> {
         if changes.is_empty() {
+            // What was heard of other replicas is known from now on all the same.
+            self.apply(changes);
             return Ok(());
         }
         let shared = &self.shared;
@@ -239,6 +253,7 @@ impl OwnerTask {
         shared.metrics.group.observe(changes.entries.len() as f64);
         let commit = Commit {
             records: vec![(shared.table_name.clone(), changes.entries.clone())],
+            removed: vec![(shared.table_name.clone(), changes.removed.clone())],
             stamped: changes.stamped,
             ..Commit::default()
         };
@@ -284,6 +299,16 @@ impl OwnerTask {
             Ok(true) => match doubt {
                 Doubt::Changes(changes) => self.apply(changes),
                 Doubt::Binding(binding, cluster) => self.bound(binding, cluster).await,
+                Doubt::Floors(floors) => self.shared.change().table.set_floors(*floors),
+                Doubt::StartOver(draw) => {
+                    let opening = self.shared.current().opening.clone().started_over(*draw);
+                    if let Some(opening) = opening
+                        && let Err(error) = self.started_over(opening)
+                    {
+                        tracing::error!(%error, "stopping");
+                        return false;
+                    }
+                }
             },
             // What it is now is read from it when it is opened anew.
             Ok(false) | Err(StoreError::Changed { .. }) => {}
@@ -303,7 +328,11 @@ impl OwnerTask {
         let error = Arc::new(error);
         self.shared.change().over = Some(Arc::clone(&error));
         let shared = Arc::clone(&self.shared);
-        let mut opening = pin!(open_anew(&shared));
+        let change = match &*error {
+            StoreError::Changed { change, .. } => Some(*change),
+            _ => None,
+        };
+        let mut opening = pin!(open_anew(&shared, change));
         let (current, highest) = loop {
             tokio::select! {
                 opened = &mut opening => break opened,
@@ -352,7 +381,7 @@ impl OwnerTask {
                 answer,
             } => {
                 let now = wall_now().as_millis();
-                for (merged, stamped) in results.iter().zip(stamped) {
+                for (merged, stamped) in results.outcomes.iter().zip(stamped) {
                     metrics.merged(via, *merged);
                     if *merged == Merged::Applied {
                         let delay = now.saturating_sub(stamped.as_millis());
@@ -416,6 +445,10 @@ pub(super) enum Doubt {
     Changes(Changes),
     /// That the store is bound so, with the cluster's whole id.
     Binding(Binding, ClusterId),
+    /// These floors.
+    Floors(Box<Floors>),
+    /// That the store was begun anew so.
+    StartOver(Box<Draw>),
 }
 
 /// A command that was decided, and waits for the store.
@@ -425,10 +458,10 @@ enum Decided {
         answer: Answer<Vec<Result<Written, WriteError>>>,
     },
     Merge {
-        results: Vec<Merged>,
+        results: MergedRecords,
         stamped: Vec<WallTime>,
         via: Via,
-        answer: Answer<Vec<Merged>>,
+        answer: Answer<MergedRecords>,
     },
     Nothing,
 }
@@ -446,7 +479,13 @@ impl Decided {
 /// Where the answer to a command goes, whichever it was.
 pub(super) enum AnyAnswer {
     Write(Answer<Vec<Result<Written, WriteError>>>),
-    Merge(Answer<Vec<Merged>>),
+    Merge(Answer<MergedRecords>),
+    Snapshot(Answer<Snapshot>),
+    Join(Answer<Replicas>),
+    Advance(Answer<bool>),
+    Tend(Answer<Option<Publication>>),
+    GiveUp(Answer<Option<OriginId>>),
+    StartOver(Answer<StoreId>),
     Bind(Answer<Result<(), BindRefused>>),
     Leave(Answer<bool>),
     None,
@@ -458,8 +497,13 @@ impl AnyAnswer {
         match self {
             Self::Write(answer) => drop(answer.send(Err(error))),
             Self::Merge(answer) => drop(answer.send(Err(error))),
+            Self::Snapshot(answer) => drop(answer.send(Err(error))),
+            Self::Join(answer) => drop(answer.send(Err(error))),
+            Self::Advance(answer) | Self::Leave(answer) => drop(answer.send(Err(error))),
+            Self::Tend(answer) => drop(answer.send(Err(error))),
+            Self::GiveUp(answer) => drop(answer.send(Err(error))),
+            Self::StartOver(answer) => drop(answer.send(Err(error))),
             Self::Bind(answer) => drop(answer.send(Err(error))),
-            Self::Leave(answer) => drop(answer.send(Err(error))),
             Self::None => {}
         }
     }
@@ -477,14 +521,19 @@ fn decide(plan: &mut Plan<'_>, command: Command, kept: &Kept<'_>, now: WallTime)
         Command::Merge {
             records,
             via,
+            session,
             answer,
         } => {
             let stamped = records
                 .iter()
                 .map(|(_, entry)| entry.version.reading.wall())
                 .collect();
-            let merge = |(key, entry)| plan.merge(&key, entry, via);
-            let results = records.into_iter().map(merge).collect();
+            let merge = |(key, entry)| plan.merge(&key, entry, via, session);
+            let outcomes = records.into_iter().map(merge).collect();
+            let results = MergedRecords {
+                outcomes,
+                answers: plan.take_answers(),
+            };
             Decided::Merge {
                 results,
                 stamped,
@@ -493,7 +542,9 @@ fn decide(plan: &mut Plan<'_>, command: Command, kept: &Kept<'_>, now: WallTime)
             }
         }
         // The others stand alone, and never come here.
-        Command::Correct(_) | Command::Bind { .. } | Command::Leave { .. } => Decided::Nothing,
+        Command::Correct(_) | Command::Bind { .. } | Command::Leave { .. } | Command::Floors(_) => {
+            Decided::Nothing
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The owner over a real server of Redis: what readers and writers see when that changes or fails.
 
+use peer_table::floors::Ages;
 use peer_table::peers::Draft;
 use tokio::task::JoinHandle;
 
@@ -27,6 +28,7 @@ impl Running {
             limits: Limits::default(),
             drift_max: Duration::from_secs(10),
             pod: PodArgs::default(),
+            ages: Ages::default(),
         };
         let (owner, task) = open(Arc::new(store), config, Arc::clone(&metrics))
             .await
@@ -104,10 +106,12 @@ async fn an_emptied_store_is_opened_anew_and_watchers_are_told_to_list_again() {
     assert_eq!(running.get("a").await.unwrap(), None);
     assert!(running.figure("udht_store_reopened_total{reason=\"wiped\"} 1"));
     // What a peer has comes back, and the clock did not go back.
-    let merged = running
-        .owner
-        .merge(vec![("a".parse().unwrap(), kept.clone())], Via::Exchange);
-    assert_eq!(merged.await.unwrap(), [Merged::Applied]);
+    let merged = running.owner.merge(
+        vec![("a".parse().unwrap(), kept.clone())],
+        Via::Exchange,
+        None,
+    );
+    assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
     assert_eq!(running.get("a").await.unwrap(), Some(kept));
     let written = running.put("b").await.unwrap().entry;
     assert!(written.version.reading > last);
@@ -165,7 +169,7 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
     // The next command comes after the index was corrected.
     running
         .owner
-        .merge(Vec::new(), Via::Exchange)
+        .merge(Vec::new(), Via::Exchange, None)
         .await
         .unwrap();
     assert_eq!(running.owner.counts(), (0, 0));
@@ -175,10 +179,12 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
         "an exchange finds it"
     );
     assert!(running.figure("udht_corrupt_records_total 1"));
-    let merged = running
-        .owner
-        .merge(vec![("a".parse().unwrap(), whole.clone())], Via::Exchange);
-    assert_eq!(merged.await.unwrap(), [Merged::Applied]);
+    let merged = running.owner.merge(
+        vec![("a".parse().unwrap(), whole.clone())],
+        Via::Exchange,
+        None,
+    );
+    assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
     assert_eq!(running.get("a").await.unwrap(), Some(whole));
     assert_eq!(running.owner.state(0).unwrap().tables[0].digest, before);
     assert_eq!(running.owner.changes_since(revision, 9).unwrap().len(), 1);
@@ -250,7 +256,11 @@ async fn while_the_server_is_away_everything_is_refused_and_goes_on_when_it_is_b
     running.owner.page(None, 10).await.unwrap_err();
     running.owner.probe().await.unwrap_err();
     let merge = vec![("c".parse().unwrap(), kept.clone())];
-    running.owner.merge(merge, Via::Push).await.unwrap_err();
+    running
+        .owner
+        .merge(merge, Via::Push, None)
+        .await
+        .unwrap_err();
     server.start_again();
     while running.put("d").await.is_err() {}
     running.owner.probe().await.unwrap();

@@ -14,6 +14,7 @@ mod page;
 mod peers;
 mod problem;
 mod query;
+mod replicas;
 mod schema;
 mod slots;
 mod sync;
@@ -93,7 +94,13 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(peers::contact))
         .routes(routes!(identity::read, identity::replace))
         .routes(routes!(table::export, table::import))
-        .routes(routes!(sync::state))
+        .routes(routes!(replicas::list))
+        .routes(routes!(replicas::give_up))
+        .routes(routes!(replicas::start_over))
+        .routes(routes!(sync::state, sync::state_for))
+        .routes(routes!(sync::replicas))
+        .routes(routes!(sync::advance))
+        .routes(routes!(sync::tend))
         .routes(routes!(sync::fingerprints))
         .routes(routes!(sync::records))
         .routes(routes!(sync::merge))

@@ -6,6 +6,7 @@ use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, ETAG, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use peer_table::contract::InvalidMessage;
 use peer_table::peers::InvalidField;
 use peer_table::table::WriteRefused;
 use peer_table::{Key, Version};
@@ -59,6 +60,7 @@ kinds! {
     NO_SUCH_PEER = NOT_FOUND, "no-such-peer", "There is no such peer";
     NO_IDENTITY = NOT_FOUND, "no-identity", "This pod has no record yet";
     NO_SUCH_TABLE = NOT_FOUND, "no-such-table", "There is no such table";
+    NO_SUCH_REPLICA = NOT_FOUND, "no-such-replica", "There is no such replica";
     METHOD_NOT_ALLOWED = METHOD_NOT_ALLOWED, "method-not-allowed",
         "The method is not allowed here";
     TOO_SLOW = REQUEST_TIMEOUT, "too-slow", "The body did not come in time";
@@ -78,6 +80,9 @@ kinds! {
     OUTCOME_UNKNOWN = SERVICE_UNAVAILABLE, "outcome-unknown",
         "The write may be stored or not";
     UNREADABLE = SERVICE_UNAVAILABLE, "unreadable", "The stored record cannot be read";
+    CLOCK_OFF = SERVICE_UNAVAILABLE, "clock-off",
+        "The clock is not that of most other replicas";
+    GIVEN_UP = SERVICE_UNAVAILABLE, "given-up", "The replica was given up";
     CLOCK_AHEAD = SERVICE_UNAVAILABLE, "clock-ahead",
         "The clock is too far ahead to stamp a write";
     BUSY = SERVICE_UNAVAILABLE, "busy", "There are too many of these requests now";
@@ -292,6 +297,17 @@ impl Problem {
         Self::new(Kind::UNREADABLE, detail).retry_after(5)
     }
 
+    /// A message of a sync that makes no sense.
+    pub(super) fn message(error: &InvalidMessage) -> Self {
+        let detail = error.to_string();
+        match error {
+            InvalidMessage::Encoding(_) => Self::new(Kind::BAD_BODY, detail),
+            InvalidMessage::Field { field, .. } => {
+                Self::new(Kind::INVALID_MESSAGE, detail).about(*field)
+            }
+        }
+    }
+
     /// The manager does nothing any more.
     pub(super) fn stopped() -> Self {
         Self::new(Kind::STOPPING, OwnerError::Stopped.to_string()).retry_after(1)
@@ -324,6 +340,11 @@ impl From<OwnerError> for Problem {
             OwnerError::Reopened | OwnerError::Binding => {
                 Self::new(Kind::UNAVAILABLE, error.to_string()).retry_after(1)
             }
+            OwnerError::ClockOff(_) => Self::new(Kind::CLOCK_OFF, error.to_string()).retry_after(5),
+            OwnerError::StartedOver | OwnerError::Mutual => {
+                Self::new(Kind::GIVEN_UP, error.to_string()).retry_after(5)
+            }
+            OwnerError::Message(error) => Self::message(&error),
             OwnerError::Leaving => Self::new(Kind::LEAVING, error.to_string()).retry_after(5),
             OwnerError::Stopped => Self::stopped(),
         }

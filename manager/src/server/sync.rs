@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, State};
@@ -14,11 +15,14 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use peer_table::contract::{
-    self, Batch, Bind, FINGERPRINTS_MAX, FeedPart, InvalidMessage, Leave, LeaveAnswer, MergeAnswer,
-    RecordsRequest, fingerprints_from_bytes, merged_code, via_word,
+    self, Advance, Advanced, Batch, Bind, FINGERPRINTS_MAX, FeedPart, InvalidMessage, Leave,
+    LeaveAnswer, MergeAnswer, RecordsRequest, StateRequest, Tend, TendAnswer,
+    fingerprints_from_bytes, merged_code, via_word,
 };
 use peer_table::feed::{Changed, Revision, Via};
+use peer_table::floors::Replicas;
 use peer_table::sketch::Sketch;
+use peer_table::table::SessionId;
 use peer_table::{Entry, Fingerprint, Key, StoreId};
 use prost::Message;
 use tokio::sync::watch;
@@ -32,7 +36,7 @@ use super::problem::{Fails, Kind, Problem};
 use super::query::{Count, FromQuery, Params, Query};
 use super::slots::Slot;
 use super::watch::{gone, heartbeat};
-use crate::owner::Owner;
+use crate::owner::{MergedRecords, Owner};
 
 /// Changes that are told at once. With the largest records, a batch of them is 4 MiB.
 const PART_CHANGES: usize = 256;
@@ -113,6 +117,94 @@ pub(super) async fn state(
     Ok(protobuf(&app.owner.state(query.symbols)?))
 }
 
+/// The same, as an exchange needs it: with a snapshot for a partner, or as the beginning of one of
+/// ours.
+#[utoipa::path(
+    post, path = "/v1/sync/state", tag = "sync", operation_id = "syncStateFor",
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "A `StateRequest` message."),
+    responses(
+        (status = 200, description = "A `State` message.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>, Fails<408>, Fails<413>, Fails<415>, Fails<422>, Fails<503>,
+    ),
+)]
+pub(super) async fn state_for(
+    State(app): State<Arc<App>>,
+    Query(()): Query<()>,
+    Protobuf(request): Protobuf<StateRequest>,
+) -> Result<Response, Problem> {
+    Ok(protobuf(&app.owner.state_for(request).await?))
+}
+
+/// Take in what another replica knows of all replicas, and tell what is known here.
+///
+/// A store that was given up starts over; its answer is a problem then, and a later one is of the new
+/// store.
+#[utoipa::path(
+    post, path = "/v1/sync/replicas", tag = "sync", operation_id = "syncReplicas",
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "A `Replicas` message."),
+    responses(
+        (status = 200, description = "A `Replicas` message.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>, Fails<408>, Fails<413>, Fails<415>, Fails<422>, Fails<503>,
+    ),
+)]
+pub(super) async fn replicas(
+    State(app): State<Arc<App>>,
+    Query(()): Query<()>,
+    Protobuf(theirs): Protobuf<Replicas>,
+) -> Result<Response, Problem> {
+    Ok(protobuf(&app.owner.join(theirs).await?))
+}
+
+/// Note that an exchange of ours brought all that its partner had at its beginning.
+#[utoipa::path(
+    post, path = "/v1/sync/advance", tag = "sync", operation_id = "syncAdvance",
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "An `Advance` message."),
+    responses(
+        (status = 200, description = "An `Advanced` message.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>, Fails<408>, Fails<413>, Fails<415>, Fails<422>, Fails<503>,
+    ),
+)]
+pub(super) async fn advance(
+    State(app): State<Arc<App>>,
+    Query(()): Query<()>,
+    Protobuf(Advance { session, snapshot }): Protobuf<Advance>,
+) -> Result<Response, Problem> {
+    let snapshot = snapshot.read().map_err(|error| Problem::message(&error))?;
+    let advanced = app.owner.advance(SessionId(session), snapshot).await?;
+    Ok(protobuf(&Advanced { advanced }))
+}
+
+/// Look after the floors: fence who is gone, publish, and have tombstones leave that may.
+#[utoipa::path(
+    post, path = "/v1/sync/tend", tag = "sync", operation_id = "syncTend",
+    request_body(content = Vec<u8>, content_type = "application/x-protobuf",
+        description = "A `Tend` message."),
+    responses(
+        (status = 200, description = "A `TendAnswer` message.", body = Vec<u8>,
+            content_type = "application/x-protobuf"),
+        Fails<400>, Fails<408>, Fails<413>, Fails<415>, Fails<422>, Fails<503>,
+    ),
+)]
+pub(super) async fn tend(
+    State(app): State<Arc<App>>,
+    Query(()): Query<()>,
+    Protobuf(tend): Protobuf<Tend>,
+) -> Result<Response, Problem> {
+    let evidence = tend.read().map_err(|error| Problem::message(&error))?;
+    let off = Duration::from_millis(tend.clock_off_ms.unsigned_abs());
+    let off = (!off.is_zero()).then_some(off);
+    let publication = app.owner.tend(evidence, off).await?;
+    Ok(protobuf(&TendAnswer {
+        publication: publication.as_ref().map(Into::into),
+    }))
+}
+
 /// Which part of the fingerprints is asked for.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -173,7 +265,8 @@ pub(super) async fn records(
     Query(()): Query<()>,
     Protobuf(request): Protobuf<RecordsRequest>,
 ) -> Result<Response, Problem> {
-    let wanted = fingerprints_from_bytes(&request.fingerprints).map_err(|error| invalid(&error))?;
+    let wanted =
+        fingerprints_from_bytes(&request.fingerprints).map_err(|error| Problem::message(&error))?;
     Ok(protobuf(&app.owner.records(&wanted).await?))
 }
 
@@ -187,6 +280,9 @@ pub(super) struct MergeQuery {
     /// The store id of the replica that sent it.
     #[param(value_type = String)]
     from: StoreId,
+    /// The exchange of ours that it came by, if it did.
+    #[param(value_type = Option<u64>)]
+    session: Option<u64>,
 }
 
 impl FromQuery for MergeQuery {
@@ -194,6 +290,7 @@ impl FromQuery for MergeQuery {
         Ok(Self {
             via: params.needed("via")?,
             from: params.needed("from")?,
+            session: params.one("session")?,
         })
     }
 }
@@ -234,16 +331,23 @@ pub(super) async fn merge(
     let MergeQuery {
         via: Way(via),
         from,
+        session,
     } = query;
     if batch.table != app.owner.table_name().as_str() {
         let problem = "is another than the table in the path";
-        return Err(invalid(&InvalidMessage::field("table", problem)));
+        return Err(Problem::message(&InvalidMessage::field("table", problem)));
     }
-    let records = batch.into_records().map_err(|error| invalid(&error))?;
+    let records = batch
+        .into_records()
+        .map_err(|error| Problem::message(&error))?;
     tracing::debug!(%from, via = via_word(via), records = records.len(), "merging");
-    let merged = app.owner.merge(records, via).await?;
-    let outcomes = merged.into_iter().map(merged_code).collect();
-    Ok(protobuf(&MergeAnswer { outcomes }))
+    let session = session.map(SessionId);
+    let MergedRecords { outcomes, answers } = app.owner.merge(records, via, session).await?;
+    let answers = Batch::new(app.owner.table_name(), answers);
+    Ok(protobuf(&MergeAnswer {
+        outcomes: outcomes.into_iter().map(merged_code).collect(),
+        answers: (!answers.records.is_empty()).then_some(answers),
+    }))
 }
 
 /// Bind the store to the authority of the cluster.
@@ -266,7 +370,9 @@ pub(super) async fn bind(
     Query(()): Query<()>,
     Protobuf(bind): Protobuf<Bind>,
 ) -> Result<Response, Problem> {
-    let (binding, adopts) = bind.into_parts().map_err(|error| invalid(&error))?;
+    let (binding, adopts) = bind
+        .into_parts()
+        .map_err(|error| Problem::message(&error))?;
     app.owner.bind(binding, adopts).await??;
     Ok(protobuf(&app.owner.state(0)?))
 }
@@ -407,14 +513,4 @@ impl Feed {
 fn protobuf(message: &impl Message) -> Response {
     let headers = [(CONTENT_TYPE, contract::MEDIA_TYPE)];
     (headers, message.encode_to_vec()).into_response()
-}
-
-fn invalid(error: &InvalidMessage) -> Problem {
-    let detail = error.to_string();
-    match error {
-        InvalidMessage::Encoding(_) => Problem::new(Kind::BAD_BODY, detail),
-        InvalidMessage::Field { field, .. } => {
-            Problem::new(Kind::INVALID_MESSAGE, detail).about(*field)
-        }
-    }
 }

@@ -48,6 +48,41 @@ pub enum Unsettled {
     Since(OriginId),
 }
 
+/// What keeps a tombstone.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum HeldBack {
+    /// There is no floor yet.
+    Unsettled(Unsettled),
+    /// Not all that this id wrote or held by then is here.
+    Covered(OriginId),
+    /// This id has not published yet that all is there.
+    Published(OriginId),
+}
+
+impl HeldBack {
+    /// The word for it in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unsettled(Unsettled::Stranger) => "stranger",
+            Self::Unsettled(Unsettled::Silent(_)) => "silent",
+            Self::Unsettled(Unsettled::Set(_)) => "set",
+            Self::Unsettled(Unsettled::Since(_)) => "since",
+            Self::Covered(_) => "covered",
+            Self::Published(_) => "published",
+        }
+    }
+
+    /// By whom, where that is known.
+    pub const fn by(self) -> Option<OriginId> {
+        match self {
+            Self::Unsettled(Unsettled::Stranger) => None,
+            Self::Unsettled(Unsettled::Silent(id) | Unsettled::Set(id) | Unsettled::Since(id))
+            | Self::Covered(id)
+            | Self::Published(id) => Some(id),
+        }
+    }
+}
+
 /// How a record that would win is received.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Arrival {
@@ -439,6 +474,23 @@ impl Floors {
         };
         self.publications.insert(self.own, publication.clone());
         publication
+    }
+
+    /// What keeps a tombstone of this version, if anything does.
+    pub fn held_back(&self, version: Version, has_strangers: bool) -> Option<HeldBack> {
+        if let Err(unsettled) = self.settled(has_strangers) {
+            return Some(HeldBack::Unsettled(unsettled));
+        }
+        let others = || self.ids.unfenced().filter(|id| *id != self.own);
+        let lacking = others().find(|id| self.vector.of(*id).covered < version.reading);
+        let published = |id: &OriginId| {
+            let publication = self.publications.get(id);
+            publication.is_some_and(|publication| publication.floor >= version.reading)
+        };
+        let waiting = || others().find(|id| !published(id));
+        lacking
+            .map(HeldBack::Covered)
+            .or_else(|| waiting().map(HeldBack::Published))
     }
 
     /// Up to which reading tombstones may leave now, those that [`Floors::covers`] covers: below the

@@ -18,7 +18,7 @@ use crate::clock::{Clock, Contact, Reading, Version, WallTime};
 use crate::entry::{Content, Entry, Rank};
 use crate::feed::{Feed, FeedLimits};
 use crate::fingerprint::{Fingerprint, FingerprintKey};
-use crate::floors::{Floors, Snapshot};
+use crate::floors::{Floors, HeldBack, Snapshot};
 use crate::ids::OriginId;
 use crate::key::{Key, TableName};
 use crate::sketch::Sketch;
@@ -175,6 +175,11 @@ impl Table {
         self.lost.insert(key);
     }
 
+    /// Notes that the store has lost records of which nobody knows the keys.
+    pub fn lose_some(&mut self) {
+        self.floors.forget_coverage();
+    }
+
     /// Its name.
     pub const fn name(&self) -> &TableName {
         &self.name
@@ -239,6 +244,13 @@ impl Table {
         let due = due.take_while(|(version, _)| version.reading <= reading);
         let covered = due.filter(|(version, _)| self.floors.covers_held(*version));
         covered.take(limit).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// What keeps the first of the tombstones, if anything does. `has_strangers` is whether discovery
+    /// lists a replica whose id is not known.
+    pub fn held_back(&self, has_strangers: bool) -> Option<HeldBack> {
+        let (first, _) = self.tombstones.first()?;
+        self.floors.held_back(*first, has_strangers)
     }
 
     /// Begins an exchange of ours: from now on it is watched what else comes in.

@@ -193,7 +193,10 @@ async fn a_pod_with_another_uid_says_so_at_its_start() {
     settle(&manager.owner, &flags, None).await.unwrap();
     let (records, _) = manager.owner.page(None, 10).await.unwrap();
     let next = Manager::of_pod(pod("u-2")).await;
-    next.owner.merge(records, Via::Exchange).await.unwrap();
+    next.owner
+        .merge(records, Via::Exchange, None)
+        .await
+        .unwrap();
     settle(&next.owner, &flags, None).await.unwrap();
     let read = next.get("/v1/identity").expect(200).await.json();
     assert_eq!(read["labels"]["udht/pod-uid"], "u-2");

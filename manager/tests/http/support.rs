@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use http_body_util::BodyExt;
+use peer_table::floors::Ages;
 use peer_table::table::Limits;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -61,6 +62,7 @@ impl Manager {
     async fn open_with(folder: TempDir, limits: Limits, pod: PodArgs) -> Self {
         let store = Watched::open(&folder.path().join("udht.redb")).await;
         let config = OwnerConfig {
+            ages: Ages::default(),
             cluster: "test".parse().unwrap(),
             limits,
             drift_max: Duration::from_secs(10),

@@ -378,6 +378,43 @@ impl PeerBook {
     }
 }
 
+/// Of so many peers, the last ones that were talked to, clocks are compared.
+const CLOCKS: usize = 5;
+/// What a peer's clock read longer ago than this tells nothing of clocks now.
+const CLOCKS_WITHIN: Duration = Duration::from_mins(2);
+
+impl PeerBook {
+    /// How far our clock is ahead of those of most others, in milliseconds, where it is further off
+    /// than `limit`: of the last peers that were talked to, more than half say so, and all these in
+    /// one direction. With one peer alone nobody knows whose clock is wrong.
+    pub fn own_clock_off(&self, limit: Duration, now: Uptime) -> Option<i64> {
+        let measured = self.peers.values().filter(|peer| !peer.is_self);
+        let measured = measured.filter_map(|peer| Some((peer.succeeded?, peer.skew_ms?)));
+        let mut measured: Vec<_> = measured
+            .filter(|(at, _)| *at >= now.minus(CLOCKS_WITHIN))
+            .collect();
+        measured.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
+        measured.truncate(CLOCKS);
+        let mut skews: Vec<_> = measured.into_iter().map(|(_, skew_ms)| skew_ms).collect();
+        if skews.len() < 2 {
+            return None;
+        }
+        skews.sort_unstable();
+        let limit_ms = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+        let majority = skews.len() / 2 + 1;
+        // The least that a majority agrees on, in either direction.
+        let behind = skews[skews.len() - majority];
+        let ahead = skews[majority - 1].saturating_neg();
+        if behind > limit_ms {
+            Some(behind.saturating_neg())
+        } else if ahead > limit_ms {
+            Some(ahead)
+        } else {
+            None
+        }
+    }
+}
+
 /// When to begin the next round: `interval`, give or take up to a half of it, so that pods that
 /// started together do not go on together.
 pub fn next_delay(interval: Duration, random: u64) -> Duration {
@@ -601,6 +638,37 @@ mod tests {
         assert!(book.is_new_cluster());
         book.succeeded(&address(2), &partner(2), 0, None, at(2));
         assert!(!book.is_new_cluster());
+    }
+
+    #[test]
+    fn our_clock_is_wrong_where_most_of_the_others_say_so_in_one_direction() {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let off = |skews: &[i64]| {
+            let mut book = book(skews.len() as u64);
+            for (n, skew_ms) in (1..).zip(skews) {
+                book.succeeded(&address(u64::from(n)), &partner(n), *skew_ms, None, at(100));
+            }
+            (
+                book.own_clock_off(LIMIT, at(110)),
+                book.own_clock_off(LIMIT, at(1_000)),
+            )
+        };
+        assert_eq!(
+            off(&[60_000, 50_000, 0]),
+            (Some(-50_000), None),
+            "ours is behind"
+        );
+        assert_eq!(
+            off(&[-60_000, -50_000, -70_000]),
+            (Some(60_000), None),
+            "ours is ahead"
+        );
+        assert_eq!(off(&[60_000, 0, 0]).0, None, "one of the others is wrong");
+        assert_eq!(off(&[60_000, -60_000]).0, None, "nobody agrees");
+        assert_eq!(off(&[60_000, 60_000]).0, Some(-60_000));
+        assert_eq!(off(&[60_000]).0, None, "of two, nobody knows which");
+        assert_eq!(off(&[10_000, 10_000]).0, None);
+        assert_eq!(off(&[i64::MIN, i64::MIN]).0, Some(i64::MAX));
     }
 
     #[test]

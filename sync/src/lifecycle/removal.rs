@@ -8,10 +8,11 @@ use std::time::Duration;
 use peer_exchange::gone::{Brake, Gone, Held};
 use peer_exchange::{Own, PodUid};
 use peer_table::Key;
+use peer_table::contract::StateRequest;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::Place;
+use super::{Place, Tending};
 use crate::http::chain;
 use crate::kubernetes::pods::Sight;
 use crate::manager::{ManagerError, PodRecord};
@@ -23,6 +24,7 @@ pub struct Removal {
     node: Arc<Node>,
     place: Place,
     after: Duration,
+    tending: Arc<Tending>,
     state: Mutex<State>,
 }
 
@@ -84,12 +86,13 @@ pub struct RemovedView {
 
 impl Removal {
     /// Nothing is known yet of the pods; one is gone when it was not listed for `after`.
-    pub fn new(node: Arc<Node>, place: Place, after: Duration) -> Self {
+    pub fn new(node: Arc<Node>, place: Place, after: Duration, tending: Arc<Tending>) -> Self {
         let gone = Gone::new(place.own.clone(), after);
         Self {
             node,
             place,
             after,
+            tending,
             state: Mutex::new(State {
                 gone,
                 etags: BTreeMap::new(),
@@ -135,6 +138,11 @@ impl Removal {
         }
     }
 
+    /// Whether nothing is removed now.
+    pub fn is_braked(&self) -> bool {
+        self.state().gone.brake(self.node.uptime()).is_some()
+    }
+
     fn until_next_scan(&self) -> Option<Duration> {
         let now = self.node.uptime();
         let next = self.state().gone.next_scan(now)?;
@@ -171,7 +179,14 @@ impl Removal {
 
     /// Reads the records of all pods.
     async fn scan(&self) -> Result<(), ManagerError> {
-        let own = self.node.manager.state(0).await?.peer_id.parse().ok();
+        let own = self
+            .node
+            .manager
+            .state(&StateRequest::default())
+            .await?
+            .peer_id
+            .parse()
+            .ok();
         let records = self.node.manager.pod_records().await?;
         let now = self.node.uptime();
         let mut state = self.state();
@@ -185,8 +200,10 @@ impl Removal {
         Ok(())
     }
 
-    /// Removes a record, unless it is not what it was.
+    /// Removes a record, unless it is not what it was. A store that went with the pod is fenced
+    /// before: nobody would look for it once the record is gone.
     async fn remove(&self, held: &Held) -> Result<bool, ManagerError> {
+        self.tending.tend(vec![held.key.clone()], false).await?;
         let etag = self.state().etags.get(&held.key).cloned();
         let is_removed = match etag {
             Some(etag) => self.node.manager.delete_record(&held.key, &etag).await?,

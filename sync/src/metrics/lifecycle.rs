@@ -33,6 +33,8 @@ impl HandedOver {
 pub struct LifecycleMetrics {
     /// 1 while no record of a pod that is gone is removed.
     pub brake: IntGauge,
+    /// How far this machine's clock is ahead of most others, where that is too far.
+    pub clock_off: IntGauge,
     /// Pods that have a record and are not listed.
     pub gone: IntGauge,
     /// Records that this sync removed, as their pods were gone.
@@ -47,6 +49,11 @@ impl LifecycleMetrics {
                 "udht_brake",
                 "1 while what Kubernetes says of pods that are gone is not acted on: the list of \
                  pods is not followed, or more than half are gone at once.",
+            )?,
+            clock_off: register.gauge(
+                "udht_own_clock_off_milliseconds",
+                "How far this machine's clock is ahead of those of most peers, where it is too far \
+                 off; 0 where it is not.",
             )?,
             gone: register.gauge(
                 "udht_gone_pods",

@@ -5,6 +5,7 @@ use peer_exchange::exchange::Kind;
 use peer_exchange::handshake::{HandshakeRefused, Identity, Protocols};
 use peer_exchange::message::{Answer, Ask, Open, Request, Response};
 use peer_exchange::{Address, Own, Remote};
+use peer_table::contract::StateRequest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use udht_sync::missed::TOLD_RECORDS_MAX;
@@ -181,7 +182,13 @@ async fn a_manager_of_another_cluster_is_said_and_nothing_is_exchanged() {
 #[tokio::test]
 async fn a_newer_protocol_is_refused_with_the_versions_that_are_understood() {
     let [a, b] = start_default().await;
-    let state = a.sync.node.manager.state(0).await.unwrap();
+    let state = a
+        .sync
+        .node
+        .manager
+        .state(&StateRequest::default())
+        .await
+        .unwrap();
     let newer = Protocols { min: 98, max: 99 };
     let hello = Identity::from_state(&state).unwrap();
     let request = Request {

@@ -1,6 +1,6 @@
 use peer_exchange::Own;
-use peer_exchange::push::{Scope, push};
-use peer_table::contract::Batch;
+use peer_exchange::push::{PassOn, Scope, push};
+use peer_table::contract::{Batch, StateRequest};
 use peer_table::{Body, Contact, Entry, OriginId, Reading, Version};
 use tokio::net::TcpListener;
 use udht_sync::config::Bounds;
@@ -129,20 +129,17 @@ async fn push_to(from: &crate::pod::Pod, to: &crate::pod::Pod, records: usize) {
     };
     let records = (0..records).map(|key| (format!("key-{key}").parse().unwrap(), entry.clone()));
     let batch = Batch::new(&node.table, records);
-    let state = node.manager.state(0).await.unwrap();
+    let state = node.manager.state(&StateRequest::default()).await.unwrap();
     let line = node.transport.to(&to.sync.address);
     let scope = Scope::whole(wall::random(), None);
-    push(
-        &node.manager,
-        &state,
-        &line,
-        &node.table,
-        &batch,
+    let news = PassOn {
+        table: node.table.clone(),
+        batch,
+        replicas: None,
         scope,
-        &node.options,
-    )
-    .await
-    .unwrap();
+    };
+    let pushed = push(&node.manager, &state, &line, &news, scope, &node.options);
+    pushed.await.unwrap();
 }
 
 #[tokio::test]

@@ -17,9 +17,11 @@ use bytes::Bytes;
 use futures_util::stream;
 use peer_table::contract::{
     Batch, BatchBuilder, Bind, FeedPart, FingerprintPage, Leave, LeaveAnswer, MergeAnswer, Records,
-    RecordsRequest, State, TableState, fingerprints_from_bytes, fingerprints_to_bytes, merged_code,
+    RecordsRequest, State, StateRequest, TableState, Tend, TendAnswer, fingerprints_from_bytes,
+    fingerprints_to_bytes, merged_code,
 };
 use peer_table::feed::{Changed, FeedLimits, Revision, Via};
+use peer_table::floors::Floors;
 use peer_table::sketch::{self, Sketch};
 use peer_table::table::{Digest, Limits, NewContent, Plan, Precondition, TableSpec};
 use peer_table::{
@@ -81,6 +83,12 @@ fn empty_table(fingerprint_key: FingerprintKey) -> Table {
         sketch_symbols: Sketch::LEN,
         epoch: wall::random(),
         feed: FeedLimits::default(),
+        // Of nobody, so that nothing counts as covered.
+        floors: {
+            let mut floors = Floors::new(OriginId::from_bytes(random_id()));
+            floors.meet();
+            floors
+        },
     })
 }
 
@@ -122,7 +130,8 @@ impl StandIn {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new()
-            .route("/v1/sync/state", get(state))
+            .route("/v1/sync/state", post(state))
+            .route("/v1/sync/tend", post(tend))
             .route("/v1/sync/tables/peers/fingerprints", get(fingerprints))
             .route("/v1/sync/tables/peers/records", post(records))
             .route("/v1/sync/tables/peers/merge", post(merge))
@@ -295,7 +304,7 @@ impl Shared {
         };
         self.change(wall::now(), |plan| {
             for (key, entry) in entries {
-                plan.merge(&key, entry, Via::Exchange);
+                plan.merge(&key, entry, Via::Exchange, None);
             }
         });
     }
@@ -318,7 +327,6 @@ impl Shared {
             key_check: key,
             store: self.store.as_bytes().to_vec(),
             origin: self.origin.as_bytes().to_vec(),
-            set_digest: 0,
             peer_id: self.peer_id.to_string(),
             authority,
             tables: vec![TableState {
@@ -326,6 +334,9 @@ impl Shared {
                 digest: inner.table.digest().into(),
                 symbols: encoded,
             }],
+            // It belongs, and knows of no other replica than its partner does.
+            has_met: true,
+            ..State::default()
         }
     }
 }
@@ -336,9 +347,15 @@ fn number<T: std::str::FromStr>(asked: &Asked, name: &str) -> Option<T> {
     asked.get(name)?.parse().ok()
 }
 
-async fn state(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> Vec<u8> {
-    let symbols = number(&asked, "symbols").unwrap();
+async fn state(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Vec<u8> {
+    let request = StateRequest::decode(body).unwrap();
+    let symbols = usize::try_from(request.symbols).unwrap();
     shared.state(symbols).encode_to_vec()
+}
+
+async fn tend(body: Bytes) -> Vec<u8> {
+    Tend::decode(body).unwrap().read().unwrap();
+    TendAnswer::default().encode_to_vec()
 }
 
 async fn bind(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Response {
@@ -400,11 +417,12 @@ async fn merge(Extract(shared): Extract<Arc<Shared>>, asked: Asked, body: Bytes)
     asked["from"].parse::<StoreId>().unwrap();
     let records = Batch::decode(body).unwrap().into_records().unwrap();
     let merged: Vec<_> = shared.change(wall::now(), |plan| {
-        let merge = |(key, entry)| plan.merge(&key, entry, via);
+        let merge = |(key, entry)| plan.merge(&key, entry, via, None);
         records.into_iter().map(merge).collect()
     });
     let outcomes = merged.into_iter().map(merged_code).collect();
-    MergeAnswer { outcomes }.encode_to_vec()
+    let answers = None;
+    MergeAnswer { outcomes, answers }.encode_to_vec()
 }
 
 async fn contact(Extract(shared): Extract<Arc<Shared>>, Path(id): Path<String>) -> StatusCode {

@@ -26,6 +26,7 @@ pub(crate) fn request(request: Vec<u8>, random: &mut Random) -> Vec<u8> {
         3 => lie.hello.store = garbage(random),
         4 => {
             lie.ask = Some(Ask::Symbols(AskSymbols {
+                without: None,
                 digest: digest(random),
                 from: small(random),
                 to: u32::MAX,
@@ -48,6 +49,7 @@ pub(crate) fn request(request: Vec<u8>, random: &mut Random) -> Vec<u8> {
             Some(Ask::Swap(swap)) => swap.batch = spoilt(&swap.batch, random),
             Some(Ask::Push(push)) => {
                 *push = Push {
+                    replicas: None,
                     batch: spoilt(&push.batch, random),
                     after: random.next(),
                     up_to: random.next(),

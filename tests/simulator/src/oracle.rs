@@ -69,6 +69,13 @@ impl Known {
         readings.max().unwrap_or_default()
     }
 
+    /// Notes that a tombstone has left. What it knew of contacts went with it.
+    pub(crate) fn collected(&mut self, key: &Key) {
+        if let Some(newest) = self.0.get_mut(key) {
+            newest.contact = Contact::NEVER;
+        }
+    }
+
     /// Takes in all that `other` knows.
     pub(crate) fn join(&mut self, other: &Self) {
         for (key, newest) in &other.0 {
@@ -156,6 +163,8 @@ impl Oracle {
             );
         }
         match self.versions.get(&version) {
+            // Who deals with a ghost makes the tombstone of its very version.
+            Some((first, _)) if first == key && !entry.is_live() => {}
             Some(first) if *first != (key.clone(), entry.rank()) => {
                 return broken(
                     "no version is used twice",
@@ -184,6 +193,16 @@ impl Oracle {
             return Ok(());
         };
         if newest.rank < held.rank {
+            known.0.insert(
+                key.clone(),
+                Newest {
+                    contact: newest.contact,
+                    ..held
+                },
+            );
+        }
+        // A tombstone of something older is no way back.
+        if newest.rank < held.rank && newest.live {
             return broken(
                 "no store goes back to an older record",
                 format!("{key} from {held:?} to {newest:?}"),

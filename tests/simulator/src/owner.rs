@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use peer_table::contract::merged_code;
+use peer_table::contract::{Batch, MergeAnswer, merged_code};
 use peer_table::feed::FeedLimits;
+use peer_table::floors::{Ages, Evidence, Fence, Floors, Joined, Me, Replicas, Snapshot};
 use peer_table::opening::Draw;
 use peer_table::peers::{self, Draft};
 use peer_table::table::{
-    Changes, Limits, Merged, NewContent, Plan, Precondition, TableSpec, WriteRefused,
+    Changes, Horizon, Limits, Merged, NewContent, Plan, Precondition, SessionId, TableSpec,
+    WriteRefused,
 };
 use peer_table::{Entry, Key, Opening, OriginId, Reading, StoreId, Table, WallTime};
 
@@ -88,13 +90,25 @@ async fn run(sim: &Sim, pod: usize) {
         if let Some(bell) = bell {
             bell.wait_for_ever(sim).await;
         }
-        let group: Vec<Command> = {
+        let (group, alone) = {
             let mut world = sim.world();
             let commands = &mut world.pods[pod].commands;
-            let len = commands.len().min(GROUP_MAX);
-            commands.drain(..len).collect()
+            let is_record =
+                |command: &&Command| matches!(command, Command::Write(..) | Command::Merge(..));
+            let len = commands
+                .iter()
+                .take(GROUP_MAX)
+                .take_while(is_record)
+                .count();
+            let group: Vec<Command> = commands.drain(..len).collect();
+            let alone = if len == 0 { commands.pop_front() } else { None };
+            (group, alone)
         };
-        if let Err(Refused::Changed) = serve(sim, pod, group).await {
+        let served = match alone {
+            Some(command) => floors(sim, pod, command).await,
+            None => serve(sim, pod, group).await,
+        };
+        if let Err(Refused::Changed) = served {
             sim.world()
                 .say(|| format!("pod {pod}: the store changed; it is opened anew"));
             if let Some(manager) = &mut sim.world().pods[pod].manager {
@@ -138,11 +152,21 @@ async fn open(sim: &Sim, pod: usize) {
         ..Limits::default()
     };
     let it = &mut world.pods[pod];
-    let mut table = Table::new(spec(it, limits, setting.sketch_symbols, &opening));
+    let now = it.wall(world.now_ms);
+    let mut opening = opening;
+    let stored = std::mem::take(&mut opening.floors);
+    let Ok(floors) = Floors::opened(&stored, &opening, now) else {
+        return world.broken(
+            "a store holds what was stored",
+            format!("pod {pod}: floors"),
+        );
+    };
+    let spec = spec(it, limits, setting.sketch_symbols, &opening, floors);
+    let mut table = Table::new(spec);
     let mut highest = Reading::default();
     let mut invalid = 0;
     for (key, entry) in it.store.scan() {
-        match table.load(key, &entry) {
+        match table.load(key, &entry, now) {
             Ok(()) => highest = highest.max(entry.version.reading),
             Err(_) => invalid += 1,
         }
@@ -167,7 +191,13 @@ async fn open(sim: &Sim, pod: usize) {
     }
 }
 
-fn spec(pod: &Pod, limits: Limits, sketch_symbols: usize, opening: &Opening) -> TableSpec {
+fn spec(
+    pod: &Pod,
+    limits: Limits,
+    sketch_symbols: usize,
+    opening: &Opening,
+    floors: Floors,
+) -> TableSpec {
     let (epoch, _) = opening.origin.as_bytes().split_at(8);
     TableSpec {
         name: peers::table_name(),
@@ -177,6 +207,7 @@ fn spec(pod: &Pod, limits: Limits, sketch_symbols: usize, opening: &Opening) -> 
         sketch_symbols,
         epoch: u64::from_be_bytes(epoch.try_into().unwrap_or_default()),
         feed: FeedLimits::default(),
+        floors,
     }
 }
 
@@ -230,9 +261,9 @@ async fn serve(sim: &Sim, pod: usize, group: Vec<Command>) -> Result<(), Refused
         answer(sim, pod, &decided);
     }
     if mutants::is("apply-before-commit") {
-        apply(sim, pod, changes.clone());
+        apply(sim, pod, changes.clone(), None);
     }
-    commit(sim, pod, changes, writer).await?;
+    commit(sim, pod, changes, None, writer).await?;
     step(sim, pod).await;
     answer(sim, pod, &decided);
     Ok(())
@@ -266,29 +297,41 @@ fn held(sim: &Sim, pod: usize, group: &[Command]) -> Result<BTreeMap<Key, Entry>
     };
     let keys = group.iter().flat_map(|command| match command {
         Command::Write(writes, _) => writes.iter().map(|write| &write.key).collect(),
-        Command::Merge(records, _, _) => {
+        Command::Merge(records, ..) => {
             let needed = records
                 .iter()
                 .filter(|(key, entry)| table.needs_content(key, entry));
             needed.map(|(key, _)| key).collect::<Vec<_>>()
         }
+        // They stand alone.
+        _ => Vec::new(),
     });
     let held = keys.filter_map(|key| Some((key.clone(), it.store.get(key)?)));
     Ok(held.collect())
 }
 
 /// Stores what was decided, and then brings the table up to date.
-async fn commit(sim: &Sim, pod: usize, changes: Changes, writer: Writer) -> Result<(), Refused> {
-    if changes.is_empty() {
+async fn commit(
+    sim: &Sim,
+    pod: usize,
+    changes: Changes,
+    floors: Option<Floors>,
+    writer: Writer,
+) -> Result<(), Refused> {
+    if changes.is_empty() && floors.is_none() {
+        // What was heard of other replicas is known from now on all the same.
+        apply(sim, pod, changes, None);
         return Ok(());
     }
+    let stored = floors.as_ref().map(Floors::to_stored);
     step(sim, pod).await;
     let done = {
         let mut world = sim.world();
         let world = &mut *world;
-        let (done, checked) = world.pods[pod]
-            .store
-            .commit(&changes, writer, &mut world.oracle);
+        let (done, checked) =
+            world.pods[pod]
+                .store
+                .commit(&changes, stored.clone(), writer, &mut world.oracle);
         world.hold(checked);
         for (key, entry) in &changes.entries {
             world.note(entry.version.reading.as_u64());
@@ -307,7 +350,7 @@ async fn commit(sim: &Sim, pod: usize, changes: Changes, writer: Writer) -> Resu
     };
     step(sim, pod).await;
     match done {
-        Ok(()) => apply(sim, pod, changes),
+        Ok(()) => apply(sim, pod, changes, floors),
         Err(Refused::Doubtful) if mutants::is("doubt-taken-for-no") => {}
         Err(Refused::Doubtful) => {
             // Nothing else is done until it is known.
@@ -315,10 +358,10 @@ async fn commit(sim: &Sim, pod: usize, changes: Changes, writer: Writer) -> Resu
             step(sim, pod).await;
             let (is_stored, is_changed) = {
                 let store = &sim.world().pods[pod].store;
-                (store.holds(&changes), store.is_changed())
+                (store.holds(&changes, stored.as_ref()), store.is_changed())
             };
             if is_stored && !is_changed {
-                apply(sim, pod, changes);
+                apply(sim, pod, changes, floors);
             }
         }
         Err(_) => {}
@@ -327,7 +370,7 @@ async fn commit(sim: &Sim, pod: usize, changes: Changes, writer: Writer) -> Resu
 }
 
 /// Has the table do what the store has done, and what is news pushed.
-fn apply(sim: &Sim, pod: usize, changes: Changes) {
+fn apply(sim: &Sim, pod: usize, changes: Changes, floors: Option<Floors>) {
     {
         let mut world = sim.world();
         let world = &mut *world;
@@ -335,6 +378,9 @@ fn apply(sim: &Sim, pod: usize, changes: Changes) {
         let Some(Manager { table, .. }) = &mut it.manager else {
             return;
         };
+        if let Some(floors) = floors {
+            table.set_floors(floors);
+        }
         table.apply(changes);
         let (rows, bound) = (
             table.live() + table.tombstones(),
@@ -350,7 +396,7 @@ fn apply(sim: &Sim, pod: usize, changes: Changes) {
 /// What was decided, and where the answer goes.
 enum Decided {
     Write(Vec<Option<Entry>>, Vec<Key>, Answer<Vec<Option<Entry>>>),
-    Merge(Vec<u8>, Vec<(Key, Entry)>, Answer<Vec<u8>>),
+    Merge(MergeAnswer, Vec<(Key, Entry)>, Answer<MergeAnswer>),
 }
 
 /// Answers, and checks that what is answered for is stored.
@@ -373,7 +419,10 @@ fn answer(sim: &Sim, pod: usize, decided: &[Decided]) {
                 answer.give(&mut world, results.clone());
             }
             Decided::Merge(results, records, answer) => {
-                let taken = records.iter().zip(results).filter(|(_, code)| **code < 16);
+                // What lost or was dealt with before need not be here.
+                let is_held = |code: u8| (1..=3).contains(&code);
+                let of = records.iter().zip(&results.outcomes);
+                let taken = of.filter(|(_, code)| is_held(**code));
                 let lost = taken
                     .map(|(record, _)| record)
                     .find(|(key, entry)| !covers(key, entry));
@@ -397,13 +446,240 @@ fn decide(plan: &mut Plan<'_>, command: Command, now: WallTime) -> Decided {
             let keys = writes.into_iter().map(|write| write.key).collect();
             Decided::Write(results, keys, answer)
         }
-        Command::Merge(records, via, answer) => {
-            let merge =
-                |(key, entry): &(Key, Entry)| -> Merged { plan.merge(key, entry.clone(), via) };
-            let results = records.iter().map(merge).map(merged_code).collect();
+        Command::Merge(records, via, session, answer) => {
+            let merge = |(key, entry): &(Key, Entry)| -> Merged {
+                plan.merge(key, entry.clone(), via, session)
+            };
+            let outcomes = records.iter().map(merge).map(merged_code).collect();
+            let answers = Batch::new(&peers::table_name(), plan.take_answers());
+            let results = MergeAnswer {
+                outcomes,
+                answers: Some(answers),
+            };
             Decided::Merge(results, records, answer)
         }
+        // They stand alone, and never come here.
+        _ => Decided::Write(Vec::new(), Vec::new(), Answer::new()),
     }
+}
+
+/// How long things last: silence for as long as a history may leave a pod away, and no more.
+pub(crate) const AGES: Ages = Ages::new(Duration::from_hours(7 * 24), Duration::from_mins(1));
+
+/// Does what concerns floors: it stands alone.
+async fn floors(sim: &Sim, pod: usize, command: Command) -> Result<(), Refused> {
+    step(sim, pod).await;
+    match command {
+        Command::Snapshot(answer) => {
+            let mut world = sim.world();
+            let now = world.pods[pod].wall(world.now_ms);
+            let Some(Manager { table, clock, .. }) = &mut world.pods[pod].manager else {
+                return Ok(());
+            };
+            let snapshot = table.snapshot(clock, now);
+            answer.give(&mut world, snapshot);
+            Ok(())
+        }
+        Command::Join(theirs, answer) => join(sim, pod, &theirs, answer).await,
+        Command::Advance(session, partner, answer) => {
+            advance(sim, pod, session, &partner, answer).await
+        }
+        Command::Tend(evidence) => tend(sim, pod, &evidence).await,
+        Command::GiveUp(ids) => {
+            let Some((mut floors, writer)) = own_floors(sim, pod) else {
+                return Ok(());
+            };
+            for id in ids {
+                floors.fence(id, Fence::GivenUp, writer.wall);
+            }
+            {
+                let mut world = sim.world();
+                if let Some(manager) = &mut world.pods[pod].manager {
+                    floors.stamp_set(&mut manager.clock, writer.wall);
+                }
+            }
+            commit(sim, pod, Changes::default(), Some(floors), writer).await
+        }
+        Command::Write(..) | Command::Merge(..) => Ok(()),
+    }
+}
+
+/// The floors of a pod, and who writes.
+fn own_floors(sim: &Sim, pod: usize) -> Option<(Floors, Writer)> {
+    let world = sim.world();
+    let it = &world.pods[pod];
+    let manager = it.manager.as_ref()?;
+    let writer = Writer {
+        origin: manager.clock.origin(),
+        cluster: it.cluster,
+        wall: it.wall(world.now_ms),
+    };
+    Some((manager.table.floors().clone(), writer))
+}
+
+async fn join(
+    sim: &Sim,
+    pod: usize,
+    theirs: &Replicas,
+    answer: Answer<Replicas>,
+) -> Result<(), Refused> {
+    let Some((mut floors, writer)) = own_floors(sim, pod) else {
+        return Ok(());
+    };
+    let joined = {
+        let mut world = sim.world();
+        let Some(manager) = &mut world.pods[pod].manager else {
+            return Ok(());
+        };
+        let earlier = &manager.opening.retired;
+        floors.take(theirs, earlier, AGES, &mut manager.clock, writer.wall)
+    };
+    match joined {
+        Ok(Joined::Known) => {}
+        Ok(Joined::News) => {
+            commit(sim, pod, Changes::default(), Some(floors), writer).await?;
+        }
+        Ok(Joined::GivenUp) => return start_over(sim, pod).await,
+        // Both refuse, and somebody has to choose.
+        Ok(Joined::Mutual) | Err(_) => return Ok(()),
+    }
+    let mut world = sim.world();
+    let Some(manager) = &world.pods[pod].manager else {
+        return Ok(());
+    };
+    let ours = Replicas::of(manager.table.floors(), true);
+    answer.give(&mut world, ours);
+    Ok(())
+}
+
+async fn advance(
+    sim: &Sim,
+    pod: usize,
+    session: SessionId,
+    partner: &Snapshot,
+    answer: Answer<bool>,
+) -> Result<(), Refused> {
+    let Some((_, writer)) = own_floors(sim, pod) else {
+        return Ok(());
+    };
+    let advanced = {
+        let mut world = sim.world();
+        let Some(manager) = &mut world.pods[pod].manager else {
+            return Ok(());
+        };
+        let observed = manager.clock.observe(partner.reading, writer.wall);
+        observed
+            .ok()
+            .and_then(|()| manager.table.advanced(session, partner))
+    };
+    let is_advanced = advanced.is_some();
+    if let Some(floors) = advanced {
+        commit(sim, pod, Changes::default(), Some(floors), writer).await?;
+    }
+    answer.give(&mut sim.world(), is_advanced);
+    Ok(())
+}
+
+async fn tend(sim: &Sim, pod: usize, evidence: &Evidence) -> Result<(), Refused> {
+    let Some((mut floors, writer)) = own_floors(sim, pod) else {
+        return Ok(());
+    };
+    let tended = {
+        let mut world = sim.world();
+        let it = &mut world.pods[pod];
+        let storage = it.storage;
+        let Some(Manager {
+            opening,
+            table,
+            clock,
+            ..
+        }) = &mut it.manager
+        else {
+            return Ok(());
+        };
+        let me = Me {
+            store: opening.store,
+            peer_id: opening.peer_id.clone(),
+            storage,
+        };
+        let table_says = (
+            |above, up_to| table.has_tombstone_within(above, up_to),
+            |id| table.holds_of(id),
+        );
+        floors.tend(evidence, &me, AGES, table_says, clock, writer.wall)
+    };
+    // What is told and what leaves comes after what is stored.
+    commit(sim, pod, Changes::default(), Some(floors), writer).await?;
+    loop {
+        step(sim, pod).await;
+        let due = {
+            let world = sim.world();
+            let Some(manager) = &world.pods[pod].manager else {
+                return Ok(());
+            };
+            manager.table.collectable(tended.collectable, GROUP_MAX)
+        };
+        if due.is_empty() {
+            break;
+        }
+        sim.world()
+            .say(|| format!("pod {pod}: tombstones leave: {due:?}"));
+        commit(sim, pod, Changes::removal(due), None, writer).await?;
+    }
+    if let Some(publication) = tended.publication {
+        if let Some(sync) = &mut sim.world().pods[pod].sync {
+            sync.published = Some(publication);
+        }
+        sync::push_news(sim, pod);
+    }
+    Ok(())
+}
+
+/// Begins the store anew, with an empty table that the peers fill.
+async fn start_over(sim: &Sim, pod: usize) -> Result<(), Refused> {
+    step(sim, pod).await;
+    {
+        let mut world = sim.world();
+        let world = &mut *world;
+        world.say(|| format!("pod {pod}: starts over"));
+        let draw = Draw {
+            store: StoreId::from_bytes(world.random.id()),
+            origin: OriginId::from_bytes(world.random.id()),
+            peer_id: world.pods[pod].own_key(),
+            binding: None,
+        };
+        let setting = &world.setting;
+        let limits = Limits {
+            records_max: setting.records_max,
+            ..Limits::default()
+        };
+        let symbols = setting.sketch_symbols;
+        let it = &mut world.pods[pod];
+        if it.store.is_changed() {
+            return Err(Refused::Changed);
+        }
+        let Some(opening) = it.store.start_over(draw) else {
+            return Ok(());
+        };
+        let opened = world.oracle.opened(opening.origin, it.cluster);
+        let floors = Floors::new(opening.origin);
+        let table = Table::new(spec(it, limits, symbols, &opening, floors));
+        let ran = it.manager.as_ref().map(|manager| manager.clock.last());
+        let clock = opening.clock(ran.unwrap_or_default(), DRIFT);
+        it.manager = Some(Manager {
+            opening,
+            table,
+            clock,
+            is_over: false,
+        });
+        if let Some(sync) = &mut it.sync {
+            sync.since = None;
+        }
+        world.hold(opened);
+    }
+    step(sim, pod).await;
+    own_record(sim, pod);
+    Ok(())
 }
 
 fn decide_write(plan: &mut Plan<'_>, write: &Write, now: WallTime) -> Result<Entry, WriteRefused> {
@@ -437,7 +713,12 @@ pub(crate) fn draft(number: u64) -> Draft {
 }
 
 /// Says who a pod is and how its table stands.
-pub(crate) fn state(pod: &Pod, manager: &Manager, symbols: usize) -> peer_table::contract::State {
+pub(crate) fn state(
+    pod: &Pod,
+    manager: &Manager,
+    symbols: usize,
+    without: Option<&Horizon>,
+) -> peer_table::contract::State {
     let (opening, table) = (&manager.opening, &manager.table);
-    peer_table::contract::State::of(&cluster_id(pod.cluster), opening, table, symbols)
+    peer_table::contract::State::of(&cluster_id(pod.cluster), opening, table, symbols, without)
 }

@@ -1,13 +1,17 @@
 //! A pod: its store, its clock, and what of its two programs is in memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use peer_exchange::book::Uptime;
 use peer_exchange::handshake::{PROTOCOLS, Protocols};
 use peer_exchange::{Address, PeerBook};
+use peer_table::contract::MergeAnswer;
 use peer_table::feed::{Revision, Via};
-use peer_table::table::Precondition;
-use peer_table::{Clock, ClusterId, Contact, Entry, FingerprintKey, Key, Opening, Table, WallTime};
+use peer_table::floors::{Evidence, Publication, Replicas, Snapshot, Storage};
+use peer_table::table::{Precondition, SessionId};
+use peer_table::{
+    Clock, ClusterId, Contact, Entry, FingerprintKey, Key, Opening, OriginId, Table, WallTime,
+};
 
 use crate::history::Program;
 use crate::store::SimStore;
@@ -33,6 +37,8 @@ pub(crate) struct Pod {
     pub(crate) protocols: Protocols,
     /// Its store.
     pub(crate) store: SimStore,
+    /// Whether its store outlives it.
+    pub(crate) storage: Storage,
     /// Whether it went for good.
     pub(crate) is_gone: bool,
     /// Whether it is away for a while.
@@ -77,14 +83,33 @@ pub(crate) struct Sync {
     pub(crate) started_ms: u64,
     /// Up to where it has read the feed.
     pub(crate) since: Option<Revision>,
+    /// What the manager published and is not pushed yet.
+    pub(crate) published: Option<Publication>,
+    /// The ids under which replicas were talked to and of which the manager was not told yet.
+    pub(crate) met: BTreeSet<OriginId>,
 }
 
 /// What a manager is asked to write.
 pub(crate) enum Command {
     /// Local writes of one transaction.
     Write(Vec<Write>, Answer<Vec<Option<Entry>>>),
-    /// Records from a peer.
-    Merge(Vec<(Key, Entry)>, Via, Answer<Vec<u8>>),
+    /// Records from a peer, by an exchange of ours or not.
+    Merge(
+        Vec<(Key, Entry)>,
+        Via,
+        Option<SessionId>,
+        Answer<MergeAnswer>,
+    ),
+    /// What this replica has, for a partner.
+    Snapshot(Answer<Snapshot>),
+    /// What another replica knows of all replicas.
+    Join(Replicas, Answer<Replicas>),
+    /// All that the partner of an exchange of ours had is here.
+    Advance(SessionId, Snapshot, Answer<bool>),
+    /// The floors are to be looked after.
+    Tend(Evidence),
+    /// Somebody says that these ids will not come back.
+    GiveUp(Vec<OriginId>),
 }
 
 /// A local write.
@@ -132,6 +157,12 @@ impl Pod {
             is_liar: false,
             protocols: PROTOCOLS,
             store: SimStore::default(),
+            // Some of each, as on a cluster where some have volumes.
+            storage: if number.is_multiple_of(3) {
+                Storage::Volume
+            } else {
+                Storage::Pod
+            },
             is_gone: false,
             is_away: false,
             manager: None,

@@ -93,9 +93,12 @@ impl SimStore {
     }
 
     /// Writes one transaction, whole.
+    ///
+    /// `floors` replace those that it keeps.
     pub(crate) fn commit(
         &mut self,
         changes: &Changes,
+        floors: Option<Vec<u8>>,
         writer: Writer,
         oracle: &mut Oracle,
     ) -> (Result<(), Refused>, Result<(), Violation>) {
@@ -117,6 +120,13 @@ impl SimStore {
             self.data.records.insert(key.clone(), entry.to_stored());
             checked = checked.and(oracle.stored(&mut self.data.known, writer, key, entry));
         }
+        for key in &changes.removed {
+            self.data.records.remove(key);
+            self.data.known.collected(key);
+        }
+        if let (Some(opening), Some(floors)) = (&mut self.data.opening, floors) {
+            opening.floors = floors;
+        }
         if let (Some(opening), Some(stamped)) = (&mut self.data.opening, changes.stamped) {
             opening.last_reading = stamped;
         }
@@ -129,11 +139,31 @@ impl SimStore {
     }
 
     /// Whether what was in doubt is stored.
-    pub(crate) fn holds(&self, changes: &Changes) -> bool {
-        changes
-            .entries
-            .iter()
-            .all(|(key, entry)| self.get(key).as_ref() == Some(entry))
+    pub(crate) fn holds(&self, changes: &Changes, floors: Option<&Vec<u8>>) -> bool {
+        let mut entries = changes.entries.iter();
+        let kept = self.data.opening.as_ref().map(|opening| &opening.floors);
+        entries.all(|(key, entry)| self.get(key).as_ref() == Some(entry))
+            && changes
+                .removed
+                .iter()
+                .all(|key| !self.data.records.contains_key(key))
+            && floors.is_none_or(|floors| kept == Some(floors))
+    }
+
+    /// Begins anew under other ids, without any record.
+    pub(crate) fn start_over(&mut self, draw: Draw) -> Option<Opening> {
+        if self.changed || self.refuses > 0 {
+            self.refuses = self.refuses.saturating_sub(1);
+            return None;
+        }
+        let opening = self.data.opening.clone()?.started_over(draw)?;
+        self.data = Data {
+            opening: Some(opening.clone()),
+            ..Data::default()
+        };
+        self.earlier.clear();
+        self.backup = None;
+        Some(opening)
     }
 
     /// Puts a record there that was there before the history began.

@@ -5,14 +5,16 @@ use std::hash::Hasher;
 
 use peer_exchange::exchange::{Options, exchange};
 use peer_exchange::handshake::HandshakeRefused;
-use peer_exchange::push::{Group, Scope, plan, push};
-use peer_exchange::respond::{PassOn, RespondReport, Responded, respond};
+use peer_exchange::push::{Group, PassOn, Scope, plan, push};
+use peer_exchange::respond::{RespondReport, Responded, respond};
 use peer_exchange::{Address, ExchangeError, Own, Partner, PeerBook, Refusal, Remote, Report};
 use peer_table::contract::{
-    Batch, BatchBuilder, FingerprintPage, MESSAGE_BYTES_MAX, MergeAnswer, Records, State,
+    Advance, Batch, BatchBuilder, FingerprintPage, MESSAGE_BYTES_MAX, MergeAnswer, Records, State,
+    StateRequest,
 };
 use peer_table::feed::{Changed, Via};
-use peer_table::table::Digest;
+use peer_table::floors::{Evidence, Replicas};
+use peer_table::table::{Digest, SessionId};
 use peer_table::{Contact, Fingerprint, Key, StoreId, TableName, WallTime, peers};
 use siphasher::sip::SipHasher13;
 
@@ -41,6 +43,8 @@ pub(crate) fn start(sim: &Sim, world: &mut World, pod: usize) {
         book: PeerBook::new(),
         started_ms: world.now_ms,
         since: None,
+        published: None,
+        met: std::collections::BTreeSet::new(),
     });
     world.say(|| format!("pod {pod}: sync starts"));
     discover(world, pod);
@@ -97,6 +101,30 @@ pub(crate) fn announce(sim: &Sim, world: &mut World) {
             later.sleep(ms).await;
             discover(&mut later.world(), pod);
         });
+    }
+}
+
+/// Has a pod's manager look after its floors, as far as its sync knows of others.
+pub(crate) fn tend(world: &mut World, pod: usize) {
+    let cluster = world.pods[pod].cluster;
+    // Kubernetes says which pods went with their stores, unless it cannot be reached.
+    let gone = world
+        .pods
+        .iter()
+        .filter(|it| it.is_gone && it.cluster == cluster);
+    let gone: Vec<_> = gone.map(crate::pod::Pod::own_key).collect();
+    let Some(sync) = &mut world.pods[pod].sync else {
+        return;
+    };
+    let evidence = Evidence {
+        has_strangers: sync.book.has_strangers(),
+        is_braked: false,
+        may_begin: sync.book.is_new_cluster(),
+        met: std::mem::take(&mut sync.met).into_iter().collect(),
+        gone,
+    };
+    if world.pods[pod].ready().is_some() {
+        command(world, pod, Command::Tend(evidence));
     }
 }
 
@@ -219,6 +247,7 @@ fn met(
     let now = world.pods[pod].uptime(world.now_ms);
     if let Some(sync) = &mut world.pods[pod].sync {
         sync.book.succeeded(address, partner, skew_ms, digest, now);
+        sync.met.insert(partner.origin);
     }
     touch(world, pod, partner);
 }
@@ -271,19 +300,20 @@ pub(crate) fn push_news(sim: &Sim, pod: usize) {
     let feed = manager.table.feed();
     // From where it stood when sync first looked; what is missed is left to exchanges.
     let since = sync.since.replace(feed.revision());
-    let Some(Ok(changes)) = since.map(|since| feed.since(since, usize::MAX)) else {
-        return;
-    };
+    let published = sync.published.take();
+    let changes = since.and_then(|since| feed.since(since, usize::MAX).ok());
+    let changes = changes.unwrap_or_default();
     let fresh: std::collections::BTreeMap<_, _> = changes
         .into_iter()
         .filter(|(_, change)| change.via == Via::Local && change.what == Changed::Body)
         .map(|(_, change)| (change.key.clone(), change.entry.clone()))
         .collect();
-    if !fresh.is_empty() {
+    if !fresh.is_empty() || published.is_some() {
         let table = peers::table_name();
         let news = PassOn {
             batch: Batch::new(&table, fresh),
             table,
+            replicas: published.as_ref().map(Replicas::of_one),
             scope: Scope::whole(scope_start, sync.book.own_position()),
         };
         spread(sim, world, pod, &news);
@@ -314,11 +344,10 @@ async fn reach(sim: &Sim, pod: usize, group: &Group<Address>, news: &PassOn, mut
             let (own, line) = ends(sim, &world, pod, address, random.fork());
             (own, line, options(&world.setting, &world.pods[pod]))
         };
-        let Ok(state) = own.state(0).await else {
+        let Ok(state) = own.state(&StateRequest::default()).await else {
             return;
         };
-        let PassOn { table, batch, .. } = news;
-        let result = push(&own, &state, &line, table, batch, scope, &options).await;
+        let result = push(&own, &state, &line, news, scope, &options).await;
         let mut world = sim.world();
         match result {
             Ok(report) => {
@@ -379,11 +408,46 @@ impl Hand {
 impl Own for Hand {
     type Error = Down;
 
-    async fn state(&self, symbols: usize) -> Result<State, Down> {
+    async fn state(&self, request: &StateRequest) -> Result<State, Down> {
+        let without = request.without.as_ref().map(|left| left.read());
+        let without = without.transpose().map_err(|_| Down)?;
+        let symbols = usize::try_from(request.symbols).map_err(|_| Down)?;
+        let gives = {
+            let world = self.sim.world();
+            let manager = world.pods[self.pod].ready().ok_or(Down)?;
+            request.give_snapshot && (manager.table.tombstones() > 0 || without.is_some())
+        };
+        let snapshot = if gives {
+            let answer = Answer::new();
+            let ours = answer.clone();
+            self.call(|world, pod| {
+                world.pods[pod].ready()?;
+                command(world, pod, Command::Snapshot(ours));
+                Some(())
+            })
+            .await?;
+            Some(answer.wait(&self.sim, OWN_MS_MAX).await.ok_or(Down)?)
+        } else {
+            None
+        };
         self.call(|world, pod| {
+            let it = &mut world.pods[pod];
+            it.ready()?;
+            let session = match &mut it.manager {
+                Some(manager) if request.begin_session => Some(manager.table.begin_session()),
+                _ => None,
+            };
             let it = &world.pods[pod];
             let manager = it.ready()?;
-            let state = owner::state(it, manager, symbols);
+            let state = owner::state(it, manager, symbols, without.as_ref());
+            let state = State {
+                snapshot: snapshot.as_ref().map(Into::into),
+                ..state
+            };
+            let state = match session {
+                Some(session) => state.begun(session, manager.table.floors()),
+                None => state,
+            };
             let unstored = unstored(it, manager);
             if let Some(key) = unstored {
                 let detail = format!("pod {pod}: {key}");
@@ -392,6 +456,39 @@ impl Own for Hand {
             Some(state)
         })
         .await
+    }
+
+    async fn replicas(&self, theirs: &Replicas) -> Result<Replicas, Down> {
+        if *theirs == Replicas::default() {
+            let told = |world: &mut World, pod: usize| {
+                let manager = world.pods[pod].ready()?;
+                Some(Replicas::of(manager.table.floors(), true))
+            };
+            return self.call(told).await;
+        }
+        let answer = Answer::new();
+        let (ours, theirs) = (answer.clone(), theirs.clone());
+        self.call(|world, pod| {
+            world.pods[pod].ready()?;
+            command(world, pod, Command::Join(theirs, ours));
+            Some(())
+        })
+        .await?;
+        answer.wait(&self.sim, OWN_MS_MAX).await.ok_or(Down)
+    }
+
+    async fn advance(&self, advance: &Advance) -> Result<bool, Down> {
+        let partner = advance.snapshot.read().map_err(|_| Down)?;
+        let session = SessionId(advance.session);
+        let answer = Answer::new();
+        let ours = answer.clone();
+        self.call(|world, pod| {
+            world.pods[pod].ready()?;
+            command(world, pod, Command::Advance(session, partner, ours));
+            Some(())
+        })
+        .await?;
+        answer.wait(&self.sim, OWN_MS_MAX).await.ok_or(Down)
     }
 
     async fn fingerprints(
@@ -446,18 +543,24 @@ impl Own for Hand {
         .await
     }
 
-    async fn merge(&self, batch: Batch, via: Via, _: StoreId) -> Result<MergeAnswer, Down> {
+    async fn merge(
+        &self,
+        batch: Batch,
+        via: Via,
+        _: StoreId,
+        session: Option<u64>,
+    ) -> Result<MergeAnswer, Down> {
         let records = batch.into_records().map_err(|_| Down)?;
         let answer = Answer::new();
         let ours = answer.clone();
         self.call(|world, pod| {
             world.pods[pod].ready()?;
-            command(world, pod, Command::Merge(records, via, ours));
+            let session = session.map(SessionId);
+            command(world, pod, Command::Merge(records, via, session, ours));
             Some(())
         })
         .await?;
-        let outcomes = answer.wait(&self.sim, OWN_MS_MAX).await.ok_or(Down)?;
-        Ok(MergeAnswer { outcomes })
+        answer.wait(&self.sim, OWN_MS_MAX).await.ok_or(Down)
     }
 
     fn now(&self) -> WallTime {

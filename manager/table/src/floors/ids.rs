@@ -20,13 +20,22 @@ pub enum Fence {
 }
 
 impl Fence {
-    const ALL: [Self; 2] = [Self::Ended, Self::GivenUp];
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Ended, Self::GivenUp];
 
     /// The number that is stored and sent; 0 is no fence.
     pub const fn code(self) -> u32 {
         match self {
             Self::Ended => 1,
             Self::GivenUp => 2,
+        }
+    }
+
+    /// The word for it in metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::GivenUp => "given_up",
         }
     }
 

@@ -1,0 +1,518 @@
+//! Floors as the owner keeps them: what is swapped with other replicas before any record, what an
+//! exchange of ours brought, and which tombstones leave.
+//!
+//! What becomes of the floors is stored before anybody is told of it, and before a tombstone leaves.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use peer_table::contract::{State, StateRequest, WireHorizon};
+use peer_table::floors::{
+    Evidence, Fence, Floors, HeldBack, Joined, Me, Publication, Replicas, Snapshot, Tended,
+};
+use peer_table::opening::Opening;
+use peer_table::table::{Changes, SessionId};
+use peer_table::{OriginId, Reading, StoreId, Table, WallTime};
+use tokio::sync::oneshot;
+
+use super::pod::known_as;
+use super::task::{AnyAnswer, Doubt};
+use super::{Answer, Command, Current, Owner, OwnerError, OwnerTask, Shared, spec, wall_now};
+use crate::metrics::FloorsFigures;
+use crate::store::{Commit, StoreError, draw};
+
+/// Tombstones that leave in one transaction at the most.
+const COLLECTED_AT_ONCE: usize = 2_048;
+
+/// What concerns floors: each stands alone.
+pub(super) enum FloorsCommand {
+    /// What this replica has, for a partner that begins an exchange.
+    Snapshot(Answer<Snapshot>),
+    /// What another replica knows of all replicas.
+    Join(Replicas, Answer<Replicas>),
+    /// All that the partner of an exchange of ours had is here.
+    Advance(SessionId, Snapshot, Answer<bool>),
+    /// The floors are to be looked after.
+    Tend(Evidence, Answer<Option<Publication>>),
+    /// Somebody says that a replica will not come back.
+    GiveUp(StoreId, Answer<Option<OriginId>>),
+    /// This replica is to start over.
+    StartOver(Answer<StoreId>),
+}
+
+impl FloorsCommand {
+    pub(super) fn into_answer(self) -> AnyAnswer {
+        match self {
+            Self::Snapshot(answer) => AnyAnswer::Snapshot(answer),
+            Self::Join(_, answer) => AnyAnswer::Join(answer),
+            Self::Advance(_, _, answer) => AnyAnswer::Advance(answer),
+            Self::Tend(_, answer) => AnyAnswer::Tend(answer),
+            Self::GiveUp(_, answer) => AnyAnswer::GiveUp(answer),
+            Self::StartOver(answer) => AnyAnswer::StartOver(answer),
+        }
+    }
+}
+
+/// What was last said of the other replicas, and what came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Tending {
+    /// See [`Evidence::has_strangers`].
+    pub has_strangers: bool,
+    /// Nobody is fenced, and no tombstone leaves: discovery cannot be relied on.
+    pub is_braked: bool,
+    /// Nobody is given up, as more than half of the others are silent.
+    pub is_mass_silence: bool,
+    /// When that was; `None` while nobody has looked after the floors.
+    pub at: Option<WallTime>,
+}
+
+/// What is known of all replicas, for those who look.
+#[derive(Clone, Debug)]
+pub struct ReplicasView {
+    /// What is known.
+    pub floors: Floors,
+    /// What was last said of them.
+    pub tending: Tending,
+    /// Whether this replica and another have given each other up.
+    pub is_mutual: bool,
+    /// Tombstones that are held.
+    pub tombstones: usize,
+    /// What keeps the first of these, if anything does.
+    pub held_back: Option<HeldBack>,
+    /// The last opening of the store.
+    pub opening: Opening,
+}
+
+impl Owner {
+    /// Who this replica is and how its table stands, as an exchange asks for it.
+    pub async fn state_for(&self, request: StateRequest) -> Result<State, OwnerError> {
+        let without = request
+            .without
+            .as_ref()
+            .map(WireHorizon::read)
+            .transpose()?;
+        let gives = request.give_snapshot && {
+            let current = self.shared.keyed()?;
+            current.table.tombstones() > 0 || without.is_some()
+        };
+        let snapshot = if gives {
+            Some(self.floors(FloorsCommand::Snapshot).await?)
+        } else {
+            None
+        };
+        let symbols = usize::try_from(request.symbols).unwrap_or(usize::MAX);
+        let session = if request.begin_session {
+            drop(self.shared.keyed()?);
+            Some(self.shared.change().table.begin_session())
+        } else {
+            None
+        };
+        let current = self.shared.keyed()?;
+        let Current {
+            opening,
+            cluster,
+            table,
+            ..
+        } = &*current;
+        let state = State::of(cluster, opening, table, symbols, without.as_ref());
+        let state = State {
+            snapshot: snapshot.as_ref().map(Into::into),
+            ..state
+        };
+        Ok(match session {
+            Some(session) => state.begun(session, table.floors()),
+            None => state,
+        })
+    }
+
+    /// Takes in what another replica knows of all replicas, and tells what is known here.
+    pub async fn join(&self, theirs: Replicas) -> Result<Replicas, OwnerError> {
+        if theirs == Replicas::default() {
+            let current = self.shared.keyed()?;
+            return Ok(Replicas::of(current.table.floors(), true));
+        }
+        self.floors(|answer| FloorsCommand::Join(theirs, answer))
+            .await
+    }
+
+    /// Notes that an exchange of ours brought all that its partner had; whether that came to anything.
+    pub async fn advance(&self, session: SessionId, partner: Snapshot) -> Result<bool, OwnerError> {
+        self.floors(|answer| FloorsCommand::Advance(session, partner, answer))
+            .await
+    }
+
+    /// Looks after the floors; the answer is what all others are to be told. `clock_off` says how far
+    /// this machine's clock is from those of most others, where that is too far.
+    pub async fn tend(
+        &self,
+        evidence: Evidence,
+        clock_off: Option<Duration>,
+    ) -> Result<Option<Publication>, OwnerError> {
+        self.shared.set_clock_off(clock_off);
+        self.floors(|answer| FloorsCommand::Tend(evidence, answer))
+            .await
+    }
+
+    /// Gives up a replica that will not come back, on somebody's word. `None` if none of that store
+    /// is known that may still write.
+    pub async fn give_up(&self, store: StoreId) -> Result<Option<OriginId>, OwnerError> {
+        self.floors(|answer| FloorsCommand::GiveUp(store, answer))
+            .await
+    }
+
+    /// Starts over with an empty table that the peers fill, on somebody's word; the answer is the new
+    /// id of the store.
+    pub async fn start_over(&self) -> Result<StoreId, OwnerError> {
+        self.floors(FloorsCommand::StartOver).await
+    }
+
+    /// What is known of all replicas.
+    pub fn replicas(&self) -> ReplicasView {
+        let current = self.shared.current();
+        let (table, tending) = (&current.table, self.shared.tending());
+        ReplicasView {
+            floors: table.floors().clone(),
+            held_back: table.held_back(tending.has_strangers),
+            tombstones: table.tombstones(),
+            is_mutual: self.shared.is_mutual.load(Ordering::Relaxed),
+            opening: current.opening.clone(),
+            tending,
+        }
+    }
+
+    async fn floors<T>(
+        &self,
+        command: impl FnOnce(Answer<T>) -> FloorsCommand,
+    ) -> Result<T, OwnerError> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Floors(command(answer))).await?;
+        answered.await.map_err(|_| OwnerError::Stopped)?
+    }
+}
+
+impl Shared {
+    pub(super) fn tending(&self) -> Tending {
+        let tending = self.tending.lock();
+        tending
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set_tending(&self, tending: Tending) {
+        *self
+            .tending
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = tending;
+    }
+
+    fn set_clock_off(&self, off: Option<Duration>) {
+        let off_ms = off.map_or(0, |off| u64::try_from(off.as_millis()).unwrap_or(u64::MAX));
+        let before = self.clock_off_ms.swap(off_ms, Ordering::Relaxed);
+        self.metrics.floors.clock_outlier.set(i64::from(off_ms > 0));
+        if (before == 0) != (off_ms == 0) {
+            if off_ms == 0 {
+                tracing::info!("this machine's clock agrees with those of the others again");
+            } else {
+                tracing::error!(
+                    off_ms,
+                    "this machine's clock is not that of most others: set it; until then writes are refused"
+                );
+            }
+        }
+    }
+
+    /// Shows the floors in the figures.
+    pub(super) fn publish_floors(&self) {
+        let tending = self.tending();
+        let figures = {
+            let current = self.current();
+            let (table, floors) = (&current.table, current.table.floors());
+            let held_back = table.held_back(tending.has_strangers);
+            let waits = table.tombstones() > 0;
+            let own = floors.publication(floors.own()).map(|own| own.floor.wall());
+            let age = own.map(|floor| wall_now().as_millis().saturating_sub(floor.as_millis()));
+            let store_of = |id| floors.publication(id).map(|it| it.store.to_string());
+            FloorsFigures {
+                live: floors.ids().unfenced().count(),
+                fenced: floors.ids().fenced().count(),
+                age: age.filter(|_| waits).map(Duration::from_millis),
+                held_back: held_back.map(|held_back| {
+                    let replica = held_back
+                        .by()
+                        .map(|id| store_of(id).unwrap_or(id.to_string()));
+                    (held_back, replica.unwrap_or_default())
+                }),
+                is_braked: tending.is_braked,
+                is_mass_silence: tending.is_mass_silence,
+            }
+        };
+        self.metrics.floors.show(&figures);
+    }
+
+    /// How far this machine's clock is off, where writes are refused for it.
+    pub(super) fn clock_off(&self) -> Option<Duration> {
+        let off_ms = self.clock_off_ms.load(Ordering::Relaxed);
+        (off_ms > 0).then(|| Duration::from_millis(off_ms))
+    }
+}
+
+impl OwnerTask {
+    pub(super) async fn floors(&mut self, command: FloorsCommand) {
+        match command {
+            FloorsCommand::Snapshot(answer) => {
+                let snapshot = self
+                    .shared
+                    .change()
+                    .table
+                    .snapshot(&mut self.clock, wall_now());
+                // Who no longer waits for the answer has no use for it.
+                drop(answer.send(Ok(snapshot)));
+            }
+            FloorsCommand::Join(theirs, answer) => {
+                let joined = self.join(&theirs).await;
+                self.reply(answer, joined, AnyAnswer::Join);
+            }
+            FloorsCommand::Advance(session, partner, answer) => {
+                let advanced = self.advance(session, &partner).await;
+                self.reply(answer, advanced, AnyAnswer::Advance);
+            }
+            FloorsCommand::Tend(evidence, answer) => {
+                let tended = self.tend(&evidence).await;
+                self.reply(answer, tended, AnyAnswer::Tend);
+            }
+            FloorsCommand::GiveUp(store, answer) => {
+                let given_up = self.give_up(store).await;
+                self.reply(answer, given_up, AnyAnswer::GiveUp);
+            }
+            FloorsCommand::StartOver(answer) => {
+                let started = self.start_over("somebody asked for it").await;
+                self.reply(answer, started, AnyAnswer::StartOver);
+            }
+        }
+    }
+
+    fn reply<T>(
+        &mut self,
+        answer: Answer<T>,
+        result: Result<T, OwnerError>,
+        any: impl FnOnce(Answer<T>) -> AnyAnswer,
+    ) {
+        match result {
+            Err(OwnerError::Store(error)) => {
+                self.fail(std::iter::once(any(answer)), StoreError::clone(&error));
+            }
+            result => drop(answer.send(result)),
+        }
+    }
+
+    async fn join(&mut self, theirs: &Replicas) -> Result<Replicas, OwnerError> {
+        let (mut floors, earlier) = {
+            let current = self.shared.current();
+            let earlier = current.opening.retired.clone();
+            (current.table.floors().clone(), earlier)
+        };
+        let ages = self.shared.ages;
+        let joined = floors.take(theirs, &earlier, ages, &mut self.clock, wall_now())?;
+        self.shared
+            .is_mutual
+            .store(joined == Joined::Mutual, Ordering::Relaxed);
+        self.shared
+            .metrics
+            .floors
+            .mutual
+            .set(i64::from(joined == Joined::Mutual));
+        match joined {
+            Joined::Known => {}
+            Joined::News => self.store_floors(floors).await?,
+            // It goes anyway, and hands over what it has.
+            Joined::GivenUp if self.shared.is_leaving() => {}
+            Joined::GivenUp => {
+                self.start_over("its peers have given it up").await?;
+                return Err(OwnerError::StartedOver);
+            }
+            Joined::Mutual => return Err(OwnerError::Mutual),
+        }
+        Ok(Replicas::of(self.shared.current().table.floors(), true))
+    }
+
+    async fn advance(
+        &mut self,
+        session: SessionId,
+        partner: &Snapshot,
+    ) -> Result<bool, OwnerError> {
+        if self.clock.observe(partner.reading, wall_now()).is_err() {
+            return Ok(false);
+        }
+        let advanced = self.shared.change().table.advanced(session, partner);
+        let Some(floors) = advanced else {
+            return Ok(false);
+        };
+        self.store_floors(floors).await?;
+        Ok(true)
+    }
+
+    async fn tend(&mut self, evidence: &Evidence) -> Result<Option<Publication>, OwnerError> {
+        let shared = Arc::clone(&self.shared);
+        let now = wall_now();
+        let (floors, tended) = {
+            let current = shared.current();
+            let Current { opening, table, .. } = &*current;
+            let mut floors = table.floors().clone();
+            let me = Me {
+                store: opening.store,
+                peer_id: opening.peer_id.clone(),
+                storage: shared.storage.into(),
+            };
+            let table_says = (
+                |above, up_to| table.has_tombstone_within(above, up_to),
+                |id| table.holds_of(id),
+            );
+            let clock = &mut self.clock;
+            let tended = floors.tend(evidence, &me, shared.ages, table_says, clock, now);
+            (floors, tended)
+        };
+        let Tended {
+            publication,
+            fenced,
+            collectable,
+            ..
+        } = &tended;
+        for (id, fence) in fenced {
+            let word = fence.word();
+            shared
+                .metrics
+                .floors
+                .fences
+                .with_label_values(&[word])
+                .inc();
+            tracing::warn!(%id, fence = word, "a replica will write no more");
+        }
+        let collectable = *collectable;
+        let publication = publication.clone();
+        shared.set_tending(Tending {
+            has_strangers: evidence.has_strangers,
+            is_braked: evidence.is_braked,
+            is_mass_silence: tended.is_braked,
+            at: Some(now),
+        });
+        if floors != *shared.current().table.floors() {
+            self.store_floors(floors).await?;
+        }
+        self.collect(collectable).await?;
+        self.publish_figures();
+        shared.publish_floors();
+        Ok(publication)
+    }
+
+    /// Has the tombstones leave that may, up to this reading. The floors are stored.
+    async fn collect(&mut self, up_to: Reading) -> Result<(), OwnerError> {
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let due = shared.current().table.collectable(up_to, COLLECTED_AT_ONCE);
+            if due.is_empty() {
+                return Ok(());
+            }
+            let count = due.len();
+            self.commit(Changes::removal(due)).await?;
+            shared.metrics.floors.collected.inc_by(count as u64);
+            tracing::debug!(tombstones = count, "tombstones have left");
+        }
+    }
+
+    async fn give_up(&mut self, store: StoreId) -> Result<Option<OriginId>, OwnerError> {
+        let mut floors = self.shared.current().table.floors().clone();
+        let of_store = |publication: &&Publication| publication.store == store;
+        let Some(id) = floors.publications().find(of_store).map(|it| it.origin) else {
+            return Ok(None);
+        };
+        if id == floors.own() {
+            return Ok(None);
+        }
+        floors.fence(id, Fence::GivenUp, wall_now());
+        floors.stamp_set(&mut self.clock, wall_now());
+        self.store_floors(floors).await?;
+        let word = Fence::GivenUp.word();
+        self.shared
+            .metrics
+            .floors
+            .fences
+            .with_label_values(&[word])
+            .inc();
+        tracing::warn!(%store, %id, "a replica was given up on somebody's word");
+        Ok(Some(id))
+    }
+
+    /// Says that this opening writes no more: its store goes with the pod, and tombstones need not
+    /// wait for it.
+    pub(super) async fn fence_own(&mut self) -> Result<(), OwnerError> {
+        let mut floors = self.shared.current().table.floors().clone();
+        floors.fence(floors.own(), Fence::Ended, wall_now());
+        floors.stamp_set(&mut self.clock, wall_now());
+        self.store_floors(floors).await
+    }
+
+    /// Stores floors, and takes them over.
+    pub(super) async fn store_floors(&mut self, floors: Floors) -> Result<(), OwnerError> {
+        let shared = Arc::clone(&self.shared);
+        let commit = Commit {
+            floors: Some(floors.to_stored()),
+            ..Commit::default()
+        };
+        let call = shared.store.commit(commit);
+        match shared.metrics.store("commit", call).await {
+            Ok(()) => {
+                shared.change().table.set_floors(floors);
+                Ok(())
+            }
+            Err(error) => {
+                if matches!(error, StoreError::OutcomeUnknown { .. }) {
+                    self.doubt = Some(Doubt::Floors(Box::new(floors)));
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Begins the store anew, with an empty table that the peers fill.
+    async fn start_over(&mut self, why: &str) -> Result<StoreId, OwnerError> {
+        let shared = Arc::clone(&self.shared);
+        tracing::error!(why, "this replica starts over: its peers fill it anew");
+        let drawn = draw(shared.current().opening.peer_id.clone());
+        let call = shared.store.start_over(drawn.clone());
+        match shared.metrics.store("commit", call).await {
+            Ok(opening) => self.started_over(opening),
+            Err(error) => {
+                if matches!(error, StoreError::OutcomeUnknown { .. }) {
+                    self.doubt = Some(Doubt::StartOver(Box::new(drawn)));
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Goes on with the store that was begun anew.
+    pub(super) fn started_over(&mut self, opening: Opening) -> Result<StoreId, OwnerError> {
+        let shared = Arc::clone(&self.shared);
+        let (cluster, key) = known_as(&shared.cluster, &opening)?;
+        let floors = Floors::new(opening.origin);
+        let spec = spec(&shared.table_name, &key, shared.limits, &opening, floors);
+        let table = Table::new(spec);
+        self.clock = opening.clock(self.clock.last(), shared.drift_max);
+        let (store, revision) = (opening.store, table.feed().revision());
+        *shared.change() = Current {
+            opening,
+            cluster,
+            table,
+            is_rekeying: false,
+            over: None,
+        };
+        shared.metrics.floors.started_over.inc();
+        shared.is_mutual.store(false, Ordering::Relaxed);
+        shared.metrics.floors.mutual.set(0);
+        self.publish_figures();
+        shared.publish_floors();
+        shared.revision.send_replace(revision);
+        Ok(store)
+    }
+}

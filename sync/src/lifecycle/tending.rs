@@ -1,0 +1,140 @@
+//! Having the manager look after its floors: it is told what discovery says of the other replicas,
+//! and what it publishes is pushed to all.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use peer_exchange::book::next_delay;
+use peer_exchange::push::{PassOn, Scope};
+use peer_table::contract::{Batch, Tend};
+use peer_table::floors::{Evidence, Replicas};
+use peer_table::{Key, OriginId};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::chain;
+use crate::kubernetes::pods::Sight;
+use crate::manager::ManagerError;
+use crate::node::Node;
+use crate::push::Pusher;
+use crate::wall;
+
+/// Until a replica belongs to a cluster, it is looked after this often.
+const NEWCOMER_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who tells the manager of other replicas.
+#[derive(Debug)]
+pub struct Tending {
+    node: Arc<Node>,
+    pusher: Arc<Pusher>,
+    /// Whether pods are listed by Kubernetes.
+    is_listed: bool,
+    pause: Duration,
+    drift_max: Duration,
+}
+
+/// The ids under which replicas were talked to and of which the manager was not told yet.
+#[derive(Debug, Default)]
+pub struct Met(Mutex<BTreeSet<OriginId>>);
+
+impl Met {
+    fn ids(&self) -> MutexGuard<'_, BTreeSet<OriginId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a replica was talked to.
+    pub fn note(&self, id: OriginId) {
+        self.ids().insert(id);
+    }
+}
+
+impl Tending {
+    /// Of this node; `is_listed` is whether its peers are listed by Kubernetes.
+    pub fn new(node: Arc<Node>, pusher: Arc<Pusher>, is_listed: bool, drift_max: Duration) -> Self {
+        let pause = node.bounds.lifecycle.tend;
+        Self {
+            node,
+            pusher,
+            is_listed,
+            pause,
+            drift_max,
+        }
+    }
+
+    /// Goes on until `stop`; `is_braked` says whether nobody is to be taken for gone.
+    pub async fn run(&self, is_braked: impl Fn() -> bool, stop: CancellationToken) {
+        let work = async {
+            loop {
+                let belongs = self.tend(Vec::new(), is_braked()).await;
+                let pause = match belongs {
+                    Ok(true) => self.pause,
+                    Ok(false) => NEWCOMER_PAUSE.min(self.pause),
+                    Err(error) => {
+                        if self.node.is_news("manager") {
+                            let error = chain(&error);
+                            tracing::warn!(error, "the manager does not look after its floors");
+                        }
+                        self.pause
+                    }
+                };
+                tokio::time::sleep(next_delay(pause, wall::random())).await;
+            }
+        };
+        stop.run_until_cancelled(work).await;
+    }
+
+    /// Has the manager look after its floors, where the pods of the records `gone` are gone for good.
+    /// The answer is whether this replica belongs to a cluster.
+    pub async fn tend(&self, gone: Vec<Key>, is_braked: bool) -> Result<bool, ManagerError> {
+        let is_blind = self.is_listed && self.node.pods().borrow().sight != Sight::Live;
+        let met = std::mem::take(&mut *self.node.met_ids.ids());
+        let (evidence, clock_off_ms, belongs) = {
+            let now = self.node.uptime();
+            let book = self.node.book();
+            let may_begin = !is_blind && book.is_new_cluster();
+            let evidence = Evidence {
+                has_strangers: book.has_strangers(),
+                is_braked: is_blind || is_braked,
+                may_begin,
+                met: met.iter().copied().collect(),
+                gone,
+            };
+            let belongs = may_begin || book.peers().any(|(_, peer)| peer.has_met);
+            (evidence, book.own_clock_off(self.drift_max, now), belongs)
+        };
+        let clock_off_ms = clock_off_ms.unwrap_or(0);
+        self.node.metrics.lifecycle.clock_off.set(clock_off_ms);
+        let tend = Tend {
+            clock_off_ms,
+            ..Tend::from(&evidence)
+        };
+        match self.node.manager.tend(&tend).await {
+            Ok(publication) => {
+                if let Some(publication) = publication {
+                    self.publish(Replicas {
+                        publications: vec![publication],
+                        ..Replicas::default()
+                    })
+                    .await;
+                }
+                Ok(belongs)
+            }
+            Err(error) => {
+                self.node.met_ids.ids().extend(met);
+                Err(error)
+            }
+        }
+    }
+
+    async fn publish(&self, replicas: Replicas) {
+        let table = self.node.table.clone();
+        let own = self.node.book().own_position();
+        let news = PassOn {
+            batch: Batch::new(&table, []),
+            table,
+            replicas: Some(replicas),
+            scope: Scope::whole(wall::random(), own),
+        };
+        self.pusher.send_own(news).await;
+    }
+}
