@@ -121,9 +121,9 @@ pub struct Draw {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::AuthorityId;
     use crate::clock::WallTime;
     use crate::fingerprint::FingerprintKey;
+    use crate::ids::AuthorityId;
 
     fn id(number: u128) -> OriginId {
         OriginId::from_bytes(number.to_be_bytes())
