@@ -2,6 +2,8 @@
 //!
 //! A store joins with a [`Ground`] to open it on and `conformance::suite!(ItsGround);`.
 
+mod floors;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +16,15 @@ use peer_table::{
 };
 
 use super::{Commit, Draw, FORMAT, Scanned, Store, StoreError, Stored};
+pub(crate) use floors::{
+    a_corrupt_record_can_leave, a_reader_sees_a_removal_with_what_came_with_it,
+    a_reader_sees_the_store_before_it_starts_over_or_after,
+    a_record_that_is_not_there_is_as_good_as_removed,
+    a_store_does_not_start_over_under_ids_that_it_had, a_store_starts_over_as_often_as_it_has_to,
+    a_store_that_starts_over_is_empty_and_can_be_used_at_once,
+    records_leave_in_one_commit_with_others_that_come, removal,
+    what_is_kept_of_floors_reads_back_at_each_opening,
+};
 
 /// A place where a store is kept. Each test has one of its own, empty at first.
 #[async_trait]
@@ -63,6 +74,15 @@ macro_rules! suite {
             a_second_opening_is_refused_until_the_first_is_gone
             a_newer_format_is_refused_and_left_as_it_is
             a_commit_that_nobody_waits_for_ends_before_the_next_begins
+            records_leave_in_one_commit_with_others_that_come
+            a_record_that_is_not_there_is_as_good_as_removed
+            a_corrupt_record_can_leave
+            a_reader_sees_a_removal_with_what_came_with_it
+            what_is_kept_of_floors_reads_back_at_each_opening
+            a_store_that_starts_over_is_empty_and_can_be_used_at_once
+            a_store_starts_over_as_often_as_it_has_to
+            a_store_does_not_start_over_under_ids_that_it_had
+            a_reader_sees_the_store_before_it_starts_over_or_after
         }
     };
     ($ground:ty: $($name:ident)*) => {

@@ -1,17 +1,23 @@
+mod start_over;
+
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::ops::Bound;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use peer_table::Reading;
 use redb::backends::FileBackend;
 use redb::{
     BackendError, Builder, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    TableHandle,
 };
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::conformance::{self, Ground, commit, draw, entry, key, peers, read, scan};
+use crate::store::conformance::{
+    self, Ground, commit, draw, entry, key, peers, read, removal, scan,
+};
 
 conformance::suite!(Home);
 
@@ -44,6 +50,27 @@ impl Home {
         };
         let store = EmbeddedStore::open_with(&self.path(), draw(number), Box::new(open));
         (store.expect("opens"), disk)
+    }
+
+    /// The tables in the file.
+    fn tables(&self) -> Vec<String> {
+        let database = Database::open(self.path()).expect("opens");
+        let transaction = database.begin_read().expect("begins");
+        let tables = transaction.list_tables().expect("lists");
+        tables.map(|table| table.name().to_owned()).collect()
+    }
+
+    /// The keys of one of them.
+    fn keys(&self, table: &str) -> Vec<String> {
+        let database = Database::open(self.path()).expect("opens");
+        let transaction = database.begin_read().expect("begins");
+        let table = TableDefinition::<&[u8], &[u8]>::new(table);
+        let table = transaction.open_table(table).expect("opens");
+        let keys = table.iter().expect("reads").map(|item| {
+            let (key, _) = item.expect("reads");
+            String::from_utf8_lossy(key.value()).into_owned()
+        });
+        keys.collect()
     }
 
     /// Changes the file as no store would.
@@ -226,6 +253,50 @@ async fn a_commit_that_failed_when_all_of_it_was_written_is_answered_as_stored()
         read(&home.embedded(2).expect("opens"), 1).await,
         Some(stored(2))
     );
+}
+
+#[tokio::test]
+async fn a_removal_that_failed_when_all_of_it_was_written_is_answered_as_stored() {
+    let home = Home::new().await;
+    let (store, disk) = home.on_a_flaky_disk(1);
+    store.commit(one(1, 1)).await.expect("commits");
+    disk.set(UNSYNCED);
+    store.commit(removal([1, 2])).await.expect("it is stored");
+    assert_eq!(read(&store, 1).await, None);
+    store.commit(one(2, 1)).await.expect("commits");
+    drop(store);
+    let store = home.embedded(2).expect("opens");
+    assert_eq!(scan(&store, &peers()).await.len(), 1);
+}
+
+#[tokio::test]
+async fn each_part_of_a_commit_tells_whether_it_is_stored() {
+    let home = Home::new().await;
+    let store = home.embedded(1).expect("opens");
+    store.commit(one(1, 1)).await.expect("commits");
+    let parts = [
+        one(2, 1),
+        removal([1]),
+        Commit {
+            stamped: Some(Reading::from_u64(1)),
+            ..Commit::default()
+        },
+        Commit {
+            binding: Some(conformance::binding(1)),
+            ..Commit::default()
+        },
+        Commit {
+            floors: Some(b"floors".to_vec()),
+            ..Commit::default()
+        },
+    ];
+    let layout = store.inner.layout();
+    for part in parts {
+        let is_stored = || store.inner.read(|database| layout.holds(database, &part));
+        assert!(!is_stored().expect("reads"), "{part:?}");
+        store.commit(part.clone()).await.expect("commits");
+        assert!(is_stored().expect("reads"), "{part:?}");
+    }
 }
 
 #[tokio::test]
@@ -494,40 +565,23 @@ async fn what_a_store_says_of_itself_is_checked() {
 }
 
 #[tokio::test]
-async fn the_places_of_vector_and_sets_are_kept_from_the_first_opening() {
+async fn a_store_of_an_earlier_build_opens_and_keeps_floors_from_then_on() {
     let home = Home::new().await;
     let state = format!("{}:_state", draw(1).store);
     drop(home.embedded(1).expect("opens"));
-    let keys = || {
-        let database = Database::open(home.path()).expect("opens");
-        let transaction = database.begin_read().expect("begins");
-        let table = TableDefinition::<&[u8], &[u8]>::new(&state);
-        let table = transaction.open_table(table).expect("opens");
-        let items = table.iter().expect("reads").map(|item| {
-            let (key, value) = item.expect("reads");
-            (
-                String::from_utf8_lossy(key.value()).into_owned(),
-                value.value().len(),
-            )
-        });
-        items.collect::<Vec<_>>()
+    assert!(!home.keys(&state).contains(&"floors".to_owned()));
+    for key in ["vector", "known", "fenced"] {
+        home.tamper(&state, key.as_bytes(), Some(&[]));
+    }
+    let store = home.embedded(2).expect("opens");
+    assert!(store.opening().floors.is_empty());
+    let floors = Commit {
+        floors: Some(b"kept".to_vec()),
+        ..Commit::default()
     };
-    let wanted = |retired, vector| {
-        [
-            ("fenced", 0),
-            ("known", 0),
-            ("last_reading", 8),
-            ("origin", 16),
-            ("retired", retired),
-            ("vector", vector),
-        ]
-        .map(|(key, bytes)| (key.to_owned(), bytes))
-    };
-    assert_eq!(keys(), wanted(0, 0));
-    // What a later release writes there, this one leaves.
-    home.tamper(&state, b"vector", Some(&[1; 40]));
-    drop(home.embedded(2).expect("opens"));
-    assert_eq!(keys(), wanted(16, 40));
+    store.commit(floors).await.expect("commits");
+    drop(store);
+    assert_eq!(home.embedded(3).expect("opens").opening().floors, b"kept");
 }
 
 #[tokio::test]

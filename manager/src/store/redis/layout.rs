@@ -152,9 +152,9 @@ impl Standing {
                     (Some(known), Some(Value::Int(added)), Part::Written(_)) => {
                         known.checked_add_signed(*added)
                     }
-                    (Some(known), Some(Value::Int(gone)), Part::Removed(_)) => gone
-                        .checked_neg()
-                        .and_then(|less| known.checked_add_signed(less)),
+                    (Some(known), Some(Value::Int(gone)), Part::Removed(_)) => {
+                        known.checked_sub(gone.unsigned_abs())
+                    }
                     _ => None,
                 };
             }

@@ -4,8 +4,9 @@ mod opening;
 pub(crate) mod proxy;
 mod refusals;
 pub(crate) mod server;
+mod start_over;
 
-use super::super::conformance::{self, Ground, commit, draw, entry, key, peers, scan};
+use super::super::conformance::{self, Ground, commit, draw, entry, key, peers, removal, scan};
 use super::*;
 use server::Server;
 

@@ -99,6 +99,60 @@ async fn a_write_whose_answer_was_lost_is_found_to_be_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_whose_answer_was_lost_is_found_to_be_stored() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::to(server.address()).await;
+    let store = open(&proxy.url(), 1).await;
+    for number in 0..4 {
+        store.commit(one(number, 1)).await.expect("commits");
+    }
+    let pipe = proxy.pipe();
+    pipe.replies(false);
+    let both = Commit {
+        floors: Some(b"floors".to_vec()),
+        ..removal([1, 2, 9])
+    };
+    let (written, ()) = tokio::join!(store.commit(both), async {
+        let hash = format!("{PREFIX}{}:peers", draw(1).store);
+        let connection = server.connection().await;
+        while server::say(&connection, &[b"HLEN", hash.as_bytes()]).await != Value::Int(2) {
+            tokio::task::yield_now().await;
+        }
+        pipe.cut();
+    });
+    written.expect("it is stored, which the new connection found out");
+    assert_eq!(conformance::read(&store, 1).await, None);
+    store.check().await.expect("as it was left");
+    store.commit(removal([3])).await.expect("commits");
+    store.check().await.expect("as it was left");
+    assert_eq!(scan(&store, &peers()).await.len(), 1);
+    drop(store);
+    assert_eq!(open(&server.url(), 2).await.opening().floors, b"floors");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_silence_it_is_found_out_whether_a_record_left() {
+    let server = Server::start(&[]);
+    let store = open(&server.url(), 1).await;
+    let records = (0..4).map(|number| (key(number), entry(1, b"content")));
+    store.commit(commit(records)).await.expect("commits");
+    for number in 1..4 {
+        store.commit(one(0, 1)).await.expect("commits");
+        server.stop();
+        let unknown = store.commit(removal([number])).await.expect_err("silent");
+        assert!(
+            matches!(unknown, StoreError::OutcomeUnknown { .. }),
+            "{unknown}"
+        );
+        server.go_on();
+        let is_stored = store.settle().await.expect("it answers again");
+        let read = conformance::read(&store, number).await;
+        assert_eq!(read.is_none(), is_stored);
+        store.check().await.expect("as it was left");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_that_arrives_late_is_not_done() {
     let server = Server::start(&[]);
     let proxy = Proxy::to(server.address()).await;

@@ -72,8 +72,8 @@ async fn a_password_is_needed_where_there_is_one() {
     server
         .tell("ACL SETUSER reader on >word ~udht:* +@read +@connection +@transaction")
         .await;
-    let rights =
-        "+hello +select +watch +multi +exec +get +set +hset +hmget +hlen +hscan +client|list";
+    let rights = "+hello +select +watch +multi +exec +get +set +hset +hmget +hdel +hlen +hscan \
+                  +unlink +client|list";
     server
         .tell(&format!("ACL SETUSER udht on >word ~udht:* {rights}"))
         .await;
@@ -95,6 +95,8 @@ async fn a_password_is_needed_where_there_is_one() {
     let store = open(&url("udht:word"), 2).await;
     store.commit(one(1, 2)).await.expect("commits");
     assert_eq!(scan(&store, &peers()).await.len(), 1);
+    store.commit(removal([1])).await.expect("commits");
+    store.start_over(draw(3)).await.expect("starts over");
     store.check().await.expect("as it was left");
 }
 
@@ -271,16 +273,23 @@ async fn what_a_store_says_of_itself_is_checked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_places_of_vector_and_sets_are_kept_from_the_first_opening() {
+async fn a_store_of_an_earlier_build_opens_and_keeps_floors_from_then_on() {
     let server = Server::start(&[]);
     let state = format!("{PREFIX}{}:_state", draw(1).store);
     drop(open(&server.url(), 1).await);
-    for field in ["vector", "known", "fenced"] {
-        let kept = server.tell(&format!("HGET {state} {field}")).await;
-        assert_eq!(kept, Value::BulkString(Vec::new()));
-        server.tell(&format!("HSET {state} {field} later")).await;
+    let kept = server.tell(&format!("HEXISTS {state} floors")).await;
+    assert_eq!(kept, Value::Int(0));
+    for field in [&b"vector"[..], b"known", b"fenced"] {
+        let made = server.say(&[b"HSET", state.as_bytes(), field, b""]).await;
+        assert_eq!(made, Value::Int(1));
     }
-    drop(open(&server.url(), 2).await);
-    let kept = server.tell(&format!("HGET {state} vector")).await;
-    assert_eq!(kept, Value::BulkString(b"later".to_vec()));
+    let store = open(&server.url(), 2).await;
+    assert!(store.opening().floors.is_empty());
+    let floors = Commit {
+        floors: Some(b"kept".to_vec()),
+        ..Commit::default()
+    };
+    store.commit(floors).await.expect("commits");
+    drop(store);
+    assert_eq!(open(&server.url(), 3).await.opening().floors, b"kept");
 }
