@@ -366,7 +366,8 @@ impl OwnerTask {
             };
             let table_says = (
                 |above, up_to| table.has_tombstone_within(above, up_to),
-                |id| table.holds_of(id),
+                // Of its own earlier ids nobody else may ever have heard that they ended.
+                |id| table.holds_of(id) || opening.retired.contains(&id),
             );
             let clock = &mut self.clock;
             let tended = floors.tend(evidence, &me, shared.ages, table_says, clock, now);

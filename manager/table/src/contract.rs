@@ -87,7 +87,7 @@ pub struct State {
     /// The exchange of ours that begins with this, if that was asked for.
     #[prost(uint64, optional, tag = "14")]
     pub session: Option<u64>,
-    /// Its vector, where an exchange of ours begins and a tombstone is held.
+    /// Its vector, where an exchange of ours begins.
     #[prost(message, optional, tag = "9")]
     pub vector: Option<WireVector>,
 }
@@ -128,7 +128,7 @@ impl State {
     pub fn begun(self, session: SessionId, floors: &Floors) -> Self {
         Self {
             session: Some(session.0),
-            vector: self.has_tombstones.then(|| floors.vector().into()),
+            vector: Some(floors.vector().into()),
             ..self
         }
     }

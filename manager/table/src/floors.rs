@@ -326,7 +326,7 @@ impl Floors {
     }
 
     /// Takes in the ids and fences of another replica, each fence with the time since when it is.
-    /// A fence that has stood for longer than `kept` and is not known here was forgotten here.
+    /// One that has stood for longer than fences are `kept` comes to rest at once.
     pub fn join_ids(
         &mut self,
         theirs: &[(OriginId, Option<Fence>, WallTime)],
@@ -337,8 +337,15 @@ impl Floors {
             let at = (*at).min(now);
             match fence {
                 None => self.learn(*id, now),
-                Some(_) if !self.ids.knows(*id) && at.plus(kept.fences) < now => {}
-                Some(fence) => self.fence(*id, *fence, at),
+                Some(fence) => {
+                    self.fence(*id, *fence, at);
+                    // The earlier of two times, so that all come to the same and let it rest together.
+                    let since = self.times.entry(*id).or_insert(at);
+                    *since = (*since).min(at);
+                    if since.plus(kept.fences) < now {
+                        self.ids.let_rest(*id);
+                    }
+                }
             }
         }
     }

@@ -121,6 +121,10 @@ pub enum Event {
     Lie,
     /// A pod's list of peers is what it should be.
     Discover(usize),
+    /// A pod looks after its floors.
+    Tend(usize),
+    /// All pods exchange with each other, look after their floors, and exchange once more.
+    Settle,
 }
 
 /// What of a pod is killed.
@@ -293,10 +297,12 @@ fn draw_event(setting: &Setting, troubles: [u64; 6], random: &mut Random) -> Eve
             _ => Event::Burst(key),
         },
         1 => match random.below(100) {
-            0..50 => Event::Round(pod),
+            0..25 => Event::Round(pod),
+            25..50 => Event::Tend(pod),
             50..90 => Event::Exchange(pod, random.index(64)),
-            90..95 => Event::Discover(pod),
-            _ => Event::Rounds,
+            90..92 => Event::Discover(pod),
+            92..95 => Event::Rounds,
+            _ => Event::Settle,
         },
         2 => {
             let program = random.pick(&[Program::Manager, Program::Sync, Program::Both]);

@@ -3,7 +3,7 @@
 //! It never decides which of two records wins but by comparing what the records themselves say, and
 //! it forgets nothing that a store once held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peer_table::entry::Rank;
 use peer_table::{Contact, Entry, Key, OriginId, Reading, Version, WallTime};
@@ -47,9 +47,22 @@ pub(crate) struct Writer {
     pub(crate) wall: WallTime,
 }
 
+/// A tombstone that left some store.
+#[derive(Clone, Debug)]
+pub(crate) struct Collection {
+    /// Its version.
+    pub(crate) version: Version,
+    /// The ids that were known there.
+    pub(crate) known: BTreeSet<OriginId>,
+    /// What replicas held of its key of which nothing was known there.
+    pub(crate) strange: Vec<Version>,
+}
+
 /// What is known of all writes.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
+    /// The tombstones that left, by key.
+    collections: BTreeMap<Key, Vec<Collection>>,
     /// Which record each version is of: its key and the rank of its body.
     versions: BTreeMap<Version, (Key, Rank)>,
     /// The cluster of each opening.
@@ -97,6 +110,22 @@ impl Known {
 }
 
 impl Oracle {
+    /// Notes that a tombstone leaves.
+    pub(crate) fn collects(&mut self, key: &Key, collection: Collection) {
+        self.collections
+            .entry(key.clone())
+            .or_default()
+            .push(collection);
+    }
+
+    /// Whether a live record may be where something newer was deleted: it was written by somebody, or
+    /// held by somebody, of whom no message had ever told the store that the tombstone left.
+    pub(crate) fn is_excused(&self, key: &Key, version: Version) -> bool {
+        let collections = self.collections.get(key).into_iter().flatten();
+        let mut newer = collections.filter(|it| it.version > version);
+        newer.any(|it| !it.known.contains(&version.origin) || it.strange.contains(&version))
+    }
+
     /// Notes an opening of a store. No id is ever drawn twice.
     pub(crate) fn opened(&mut self, origin: OriginId, cluster: usize) -> Result<(), Violation> {
         if self.origins.insert(origin, cluster).is_some() {
@@ -202,7 +231,7 @@ impl Oracle {
             );
         }
         // A tombstone of something older is no way back.
-        if newest.rank < held.rank && newest.live {
+        if newest.rank < held.rank && newest.live && !self.is_excused(key, version) {
             return broken(
                 "no store goes back to an older record",
                 format!("{key} from {held:?} to {newest:?}"),

@@ -17,7 +17,7 @@ use peer_table::{Entry, Key, Opening, OriginId, Reading, StoreId, Table, WallTim
 
 use crate::history::Program;
 use crate::mutants;
-use crate::oracle::Writer;
+use crate::oracle::{Collection, Writer};
 use crate::pod::{Command, Manager, Operation, Pod, Write, cluster_id, fingerprint_key};
 use crate::store::Refused;
 use crate::sync;
@@ -272,7 +272,12 @@ async fn serve(sim: &Sim, pod: usize, group: Vec<Command>) -> Result<(), Refused
 /// Checks what local writes were stamped with.
 fn note_stamps(world: &mut World, pod: usize, writer: Writer, decided: &[Decided]) {
     let mut checked = Ok(());
-    let known = &world.pods[pod].store.data().known;
+    let store = &world.pods[pod].store;
+    if store.is_changed() {
+        // What is there now is another's: nothing that was decided is stored.
+        return;
+    }
+    let known = &store.data().known;
     for decided in decided {
         if let Decided::Write(results, keys, _) = decided {
             for (key, entry) in keys.iter().zip(results) {
@@ -604,10 +609,19 @@ async fn tend(sim: &Sim, pod: usize, evidence: &Evidence) -> Result<(), Refused>
         };
         let table_says = (
             |above, up_to| table.has_tombstone_within(above, up_to),
-            |id| table.holds_of(id),
+            // Of its own earlier ids nobody else may ever have heard that they ended.
+            |id| table.holds_of(id) || opening.retired.contains(&id),
         );
         floors.tend(evidence, &me, AGES, table_says, clock, writer.wall)
     };
+    sim.world().say(|| {
+        let published = tended.publication.as_ref().map(|it| (it.floor, it.since));
+        let settled = floors.settled(evidence.has_strangers);
+        format!(
+            "pod {pod}: tended: {settled:?}, published {published:?}, {:?}",
+            tended.fenced
+        )
+    });
     // What is told and what leaves comes after what is stored.
     commit(sim, pod, Changes::default(), Some(floors), writer).await?;
     loop {
@@ -622,8 +636,7 @@ async fn tend(sim: &Sim, pod: usize, evidence: &Evidence) -> Result<(), Refused>
         if due.is_empty() {
             break;
         }
-        sim.world()
-            .say(|| format!("pod {pod}: tombstones leave: {due:?}"));
+        note_collected(sim, pod, &due);
         commit(sim, pod, Changes::removal(due), None, writer).await?;
     }
     if let Some(publication) = tended.publication {
@@ -633,6 +646,36 @@ async fn tend(sim: &Sim, pod: usize, evidence: &Evidence) -> Result<(), Refused>
         sync::push_news(sim, pod);
     }
     Ok(())
+}
+
+/// Notes which tombstones leave, and of whom is known by then.
+fn note_collected(sim: &Sim, pod: usize, due: &[Key]) {
+    let mut world = sim.world();
+    let world = &mut *world;
+    world.say(|| format!("pod {pod}: tombstones leave: {due:?}"));
+    let Some(manager) = &world.pods[pod].manager else {
+        return;
+    };
+    let ids = manager.table.floors().ids();
+    let known: std::collections::BTreeSet<_> = ids.iter().map(|(id, _)| id).collect();
+    let cluster = world.pods[pod].cluster;
+    let opened = |it: &&Pod| {
+        let origin = it.store.origin();
+        it.cluster == cluster && origin.is_some_and(|origin| !known.contains(&origin))
+    };
+    let strangers: Vec<_> = world.pods.iter().filter(opened).collect();
+    for key in due {
+        let Some(row) = manager.table.row(key) else {
+            continue;
+        };
+        let held = strangers.iter().filter_map(|it| it.store.get(key));
+        let collection = Collection {
+            version: row.version,
+            known: known.clone(),
+            strange: held.map(|entry| entry.version).collect(),
+        };
+        world.oracle.collects(key, collection);
+    }
 }
 
 /// Begins the store anew, with an empty table that the peers fill.

@@ -11,17 +11,25 @@ use peer_table::table::{Match, Precondition, Row};
 use peer_table::{Body, Contact, Entry, Key, OriginId, Reading, StoreId, Version, WallTime};
 
 use crate::history::{Event, History, Program, StoreFault};
-use crate::oracle::{Known, Writer};
+use crate::oracle::{Known, Oracle, Writer};
 use crate::owner::{command, draft};
 use crate::pod::{Command, Operation, Pod, Write, key};
 use crate::random::Random;
 use crate::sync::{
-    self, announce, begin_exchange, crash, discover, ends, revive, round, run_exchange,
+    self, announce, begin_exchange, crash, discover, ends, revive, round, run_exchange, tend,
 };
 use crate::world::{Answer, START_MS, Sim, Tasks, Violation, World};
 
 /// Pods that there may be at once, with those that went.
 const PODS_MAX: usize = 24;
+/// How often all pods exchange and look after their floors where time is let pass.
+const SETTLE_ROUNDS: usize = 3;
+/// The same at the end, at the most.
+const REST_ROUNDS: usize = 12;
+/// After so many of these somebody gives up the replicas that will not come back, each time anew.
+const GIVEN_UP_AT: usize = 2;
+/// What an exchange of two equal tables takes at the most: two of these are for news of replicas.
+const MOST_TRIPS_AT_REST: u64 = 3;
 /// How long all that is still on its way may take, in milliseconds.
 const SETTLE_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -263,7 +271,36 @@ fn happen(sim: &Sim, world: &mut World, event: &Event, random: &mut Random) {
             }
         }
         Event::Discover(pod) => discover(world, meant(world, pod)),
+        Event::Tend(pod) => tend(world, meant(world, pod)),
+        Event::Settle => settle(sim, world, random),
     }
+}
+
+/// Lets time pass in which all pods exchange with one of them, and look after their floors.
+fn settle(sim: &Sim, world: &mut World, random: &mut Random) {
+    let later = sim.clone();
+    let mut random = random.fork();
+    world.spawn(None, async move {
+        for _ in 0..SETTLE_ROUNDS {
+            let pods = later.world().pods.len();
+            let hub = random.index(pods);
+            for pod in (0..pods).filter(|pod| *pod != hub) {
+                for (from, to) in [(hub, pod), (pod, hub)] {
+                    let mut world = later.world();
+                    let world = &mut *world;
+                    if world.pods[from].cluster == world.pods[to].cluster {
+                        let address = world.pods[to].address.clone();
+                        begin_exchange(&later, world, from, address, random.fork());
+                    }
+                }
+            }
+            later.sleep(20_000).await;
+            for pod in 0..pods {
+                tend(&mut later.world(), pod);
+            }
+            later.sleep(45_000).await;
+        }
+    });
 }
 
 fn shared_key(record: u64) -> Key {
@@ -441,28 +478,38 @@ fn reopen_changed(sim: &Sim, tasks: &mut Tasks) {
     tasks.run(sim, now_ms + 60_000);
 }
 
-/// Exchanges among the pods of a cluster, one after the other, until all must be equal.
+/// Exchanges among the pods of a cluster, one after the other, until all must be equal and no
+/// tombstone be left.
 fn reconcile(sim: &Sim, tasks: &mut Tasks, cluster: usize) {
-    let (pods, expected) = {
+    let pods = {
         let mut world = sim.world();
-        let pods: Vec<usize> = world
-            .pods
-            .iter()
-            .filter(|pod| pod.cluster == cluster && !pod.is_gone)
-            .map(|pod| pod.number)
-            .collect();
+        let it = world.pods.iter();
+        let pods = it.filter(|pod| pod.cluster == cluster && !pod.is_gone);
+        let pods: Vec<usize> = pods.map(|pod| pod.number).collect();
+        let down = pods.iter().find(|pod| world.pods[**pod].ready().is_none());
+        if let Some(pod) = down {
+            let detail = format!("the manager of pod {pod} is not up");
+            return world.broken("comes to rest", detail);
+        }
+        pods
+    };
+    // Everybody with everybody, so that all know who there is; then by way of one of them.
+    let all = pods.iter().flat_map(|a| pods.iter().map(move |b| (*a, *b)));
+    let all: Vec<_> = all.collect();
+    for (a, b) in &all {
+        // Who was given up meanwhile is told so, and has to be asked again; and whoever finds itself
+        // knows its own address from then on.
+        if exchange_now(sim, tasks, *a, *b).is_none() && a != b {
+            exchange_now(sim, tasks, *a, *b);
+        }
+    }
+    let expected = {
+        let world = sim.world();
         let mut expected = Known::default();
         for pod in &pods {
             expected.join(&world.pods[*pod].store.data().known);
-            if world.pods[*pod].ready().is_none() {
-                world.broken(
-                    "comes to rest",
-                    format!("the manager of pod {pod} is not up"),
-                );
-                return;
-            }
         }
-        (pods, expected)
+        expected
     };
     let hub = {
         let mut world = sim.world();
@@ -472,6 +519,7 @@ fn reconcile(sim: &Sim, tasks: &mut Tasks, cluster: usize) {
     let Some(hub) = hub else {
         return;
     };
+    let others: Vec<_> = pods.iter().copied().filter(|pod| *pod != hub).collect();
     let (is_tight, is_paged) = {
         let setting = &sim.world().setting;
         // Tables that are full take no new key, so they need not become equal.
@@ -480,36 +528,109 @@ fn reconcile(sim: &Sim, tasks: &mut Tasks, cluster: usize) {
         // already: the next exchange finds it.
         (is_tight, setting.page < 1_000)
     };
-    let passes = if is_paged { 6 } else { 3 };
-    for pass in 1..=passes {
-        for pod in pods.iter().copied().filter(|pod| *pod != hub) {
-            let report = exchange_now(sim, tasks, hub, pod);
-            let mut world = sim.world();
-            if world.violation.is_some() {
-                return;
+    for round in 0..REST_ROUNDS {
+        for pod in &others {
+            for (from, to) in [(hub, *pod), (*pod, hub)] {
+                // Who is told that it was given up starts over, and has to be asked again.
+                let report = exchange_now(sim, tasks, from, to);
+                let report = report.or_else(|| exchange_now(sim, tasks, from, to));
+                let mut world = sim.world();
+                if world.violation.is_some() {
+                    return;
+                }
+                if report.is_none() {
+                    let detail = format!("{from} and {to} do not exchange");
+                    return world.broken("comes to rest", detail);
+                }
             }
-            let Some(report) = report else {
-                return world.broken("comes to rest", format!("{hub} and {pod} do not exchange"));
+        }
+        if round >= GIVEN_UP_AT {
+            give_up_the_dead(sim, hub, &pods);
+        }
+        tend_all(sim, tasks, &pods);
+        let is_done = pods.iter().all(|pod| tombstones(sim, *pod) == 0);
+        if round > GIVEN_UP_AT && is_done {
+            break;
+        }
+    }
+    for pod in &pods {
+        let left = tombstones(sim, *pod);
+        if left > 0 && !is_tight {
+            let kept = {
+                let world = sim.world();
+                let manager = world.pods[*pod].ready();
+                manager.and_then(|manager| manager.table.held_back(false))
             };
-            if is_tight || (is_paged && pass < passes) {
-                continue;
-            }
-            if let Some(difference) = difference(&world.pods[hub], &world.pods[pod]) {
-                let detail = format!("{hub} and {pod} after {report:?}: {difference}");
-                return world.broken("an exchange makes two tables equal", detail);
-            }
-            if pass == passes && (report.kind != Kind::Equal || report.traffic().round_trips > 2) {
-                let detail = format!("{hub} and {pod}: {report:?}");
-                return world.broken("equal tables move nothing", detail);
-            }
+            let detail = format!("pod {pod} has {left}: {kept:?}");
+            return sim.world().broken("tombstones are gone in the end", detail);
+        }
+    }
+    let is_equal = |sim: &Sim, pod: usize| {
+        let world = sim.world();
+        difference(&world.pods[hub], &world.pods[pod])
+    };
+    for pod in others.iter().copied().filter(|_| !is_tight) {
+        for _ in 0..if is_paged { 6 } else { 1 } {
+            exchange_now(sim, tasks, hub, pod);
+        }
+        if let Some(difference) = is_equal(sim, pod) {
+            let detail = format!("{hub} and {pod}: {difference}");
+            return sim
+                .world()
+                .broken("an exchange makes two tables equal", detail);
+        }
+        let report = exchange_now(sim, tasks, hub, pod);
+        let moves = |report: &Report| {
+            report.kind != Kind::Equal || report.traffic().round_trips > MOST_TRIPS_AT_REST
+        };
+        if report.as_ref().is_none_or(moves) {
+            let detail = format!("{hub} and {pod}: {report:?}");
+            return sim.world().broken("equal tables move nothing", detail);
         }
     }
     let mut world = sim.world();
     for pod in pods {
-        if let Err(Violation { rule, detail }) = check_rest(&world.pods[pod], &expected, is_tight) {
+        let checked = check_rest(&world.pods[pod], &expected, &world.oracle, is_tight);
+        if let Err(Violation { rule, detail }) = checked {
             return world.broken(rule, detail);
         }
     }
+}
+
+fn tombstones(sim: &Sim, pod: usize) -> usize {
+    let world = sim.world();
+    let manager = world.pods[pod].ready();
+    manager.map_or(0, |manager| manager.table.tombstones())
+}
+
+/// Has all pods look after their floors, a while after the last time.
+fn tend_all(sim: &Sim, tasks: &mut Tasks, pods: &[usize]) {
+    for pod in pods {
+        tend(&mut sim.world(), *pod);
+    }
+    let now_ms = sim.world().now_ms;
+    tasks.run(sim, now_ms + 61_000);
+}
+
+/// Somebody says which replicas will not come back, as Kubernetes does not know of their volumes and
+/// silence of most is taken for a trouble of one's own.
+fn give_up_the_dead(sim: &Sim, hub: usize, pods: &[usize]) {
+    let mut world = sim.world();
+    let managers = pods.iter().filter_map(|pod| world.pods[*pod].ready());
+    let living: Vec<_> = managers
+        .flat_map(|it| it.opening.retired.iter().chain([&it.opening.origin]))
+        .copied()
+        .collect();
+    let Some(manager) = world.pods[hub].ready() else {
+        return;
+    };
+    let unfenced = manager.table.floors().ids().unfenced();
+    let dead: Vec<_> = unfenced.filter(|id| !living.contains(id)).collect();
+    if dead.is_empty() {
+        return;
+    }
+    world.say(|| format!("somebody gives up {dead:?}"));
+    command(&mut world, hub, Command::GiveUp(dead));
 }
 
 /// One exchange while nothing else happens.
@@ -524,6 +645,14 @@ fn exchange_now(sim: &Sim, tasks: &mut Tasks, from: usize, to: usize) -> Option<
         world.spawn(sync::life(world, from), async move {
             let result = run_exchange(&own, &line).await;
             let mut world = own.sim.world();
+            let address = world.pods[to].address.clone();
+            match &result {
+                Ok(report) => {
+                    let (partner, skew_ms) = (&report.partner, report.skew_ms);
+                    sync::met(&mut world, from, &address, partner, skew_ms, None);
+                }
+                Err(error) => sync::failed(&mut world, from, &address, error),
+            }
             world.say(|| match &result {
                 Ok(report) => format!(
                     "{from} and {to}: {}, {:?}",
@@ -571,7 +700,12 @@ fn difference(a: &Pod, b: &Pod) -> Option<String> {
 
 /// What must hold of a pod at rest: its index is that of its store, and it has the newest that any
 /// surviving store held of each key.
-fn check_rest(pod: &Pod, expected: &Known, is_tight: bool) -> Result<(), Violation> {
+fn check_rest(
+    pod: &Pod,
+    expected: &Known,
+    oracle: &Oracle,
+    is_tight: bool,
+) -> Result<(), Violation> {
     let broken = |rule, detail: String| {
         let detail = format!("pod {}: {detail}", pod.number);
         Err(Violation { rule, detail })
@@ -600,11 +734,18 @@ fn check_rest(pod: &Pod, expected: &Known, is_tight: bool) -> Result<(), Violati
     for (key, newest) in &expected.0 {
         let held = stored.iter().find(|(held, _)| held == key);
         let Some((_, entry)) = held else {
+            if !newest.live {
+                // Its tombstone has left.
+                continue;
+            }
             return broken(
                 "nothing that was written is lost",
                 format!("{key}: {newest:?}"),
             );
         };
+        if entry.is_live() && oracle.is_excused(key, entry.version) {
+            continue;
+        }
         if entry.rank() < newest.rank {
             let rule = if !newest.live && entry.is_live() {
                 "nothing that was deleted comes back"

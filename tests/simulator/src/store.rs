@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use peer_table::opening::Draw;
 use peer_table::table::Changes;
-use peer_table::{Entry, Key, Opening};
+use peer_table::{Entry, Key, Opening, OriginId};
 
 use crate::oracle::{Known, Oracle, Writer};
 use crate::world::Violation;
@@ -50,6 +50,11 @@ impl SimStore {
     /// All that is durable now.
     pub(crate) const fn data(&self) -> &Data {
         &self.data
+    }
+
+    /// The id of its last opening.
+    pub(crate) fn origin(&self) -> Option<OriginId> {
+        self.data.opening.as_ref().map(|opening| opening.origin)
     }
 
     /// Whether it is still what it was when it was opened.

@@ -34,6 +34,9 @@ const LATE_MS_MAX: u64 = 3 * 60 * 60 * 1_000;
 /// How long it takes at the most until all pods know of one that came or went, in milliseconds.
 const DISCOVERY_MS_MAX: u64 = 3_000;
 
+/// The pauses before each time that a sync which has just started has the floors looked after.
+const TENDED_AT_START_MS: [u64; 4] = [50, 500, 2_000, 10_000];
+
 /// Starts the sync of a pod.
 pub(crate) fn start(sim: &Sim, world: &mut World, pod: usize) {
     let it = &mut world.pods[pod];
@@ -48,6 +51,15 @@ pub(crate) fn start(sim: &Sim, world: &mut World, pod: usize) {
     });
     world.say(|| format!("pod {pod}: sync starts"));
     discover(world, pod);
+    if let Some(life) = life(world, pod) {
+        let later = sim.clone();
+        world.spawn(Some(life), async move {
+            for ms in TENDED_AT_START_MS {
+                later.sleep(ms).await;
+                tend(&mut later.world(), pod);
+            }
+        });
+    }
     // Not all that is missed is pushed again: an exchange finds it.
     round(sim, world, pod, &mut Random::new(0));
 }
@@ -236,7 +248,7 @@ pub(crate) async fn run_exchange(own: &Hand, line: &Line) -> Result<Report, Exch
     exchange(own, line, &peers::table_name(), &options).await
 }
 
-fn met(
+pub(crate) fn met(
     world: &mut World,
     pod: usize,
     address: &Address,
@@ -252,7 +264,7 @@ fn met(
     touch(world, pod, partner);
 }
 
-fn failed(world: &mut World, pod: usize, address: &Address, error: &ExchangeError) {
+pub(crate) fn failed(world: &mut World, pod: usize, address: &Address, error: &ExchangeError) {
     let now = world.pods[pod].uptime(world.now_ms);
     let random = world.random.next();
     let Some(sync) = &mut world.pods[pod].sync else {

@@ -23,7 +23,7 @@ use crate::random::Random;
 /// When all histories begin, in milliseconds since 1970.
 pub(crate) const START_MS: u64 = 1_800_000_000_000;
 /// Turns after which a history is said not to come to rest.
-const TURNS_MAX: u64 = 400_000;
+const TURNS_MAX: u64 = 1_500_000;
 
 /// A rule that was broken.
 #[derive(Clone, PartialEq, Eq, Debug)]

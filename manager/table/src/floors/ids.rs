@@ -1,7 +1,7 @@
 //! Which ids there are: every opening of every store that was ever heard of, and which of them
 //! write no more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
@@ -54,6 +54,8 @@ pub const IDS_MAX: usize = 65_536;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IdSet {
     fences: BTreeMap<OriginId, Option<Fence>>,
+    /// Those of which the digest says nothing any more.
+    old: BTreeSet<OriginId>,
     digest: u64,
 }
 
@@ -80,17 +82,31 @@ impl IdSet {
             return false;
         }
         // An XOR of hashes can be kept up to date.
-        if let Some(held) = held {
-            self.digest ^= hash(id, held);
+        if !self.old.contains(&id) {
+            if let Some(held) = held {
+                self.digest ^= hash(id, held);
+            }
+            self.digest ^= hash(id, fence);
         }
-        self.digest ^= hash(id, fence);
         self.fences.insert(id, fence);
         true
     }
 
+    /// Leaves an id that was fenced long ago out of the digest: replicas that have forgotten it and
+    /// those that have not yet know the same.
+    pub fn let_rest(&mut self, id: OriginId) {
+        if let Some(Some(fence)) = self.fences.get(&id)
+            && self.old.insert(id)
+        {
+            self.digest ^= hash(id, Some(*fence));
+        }
+    }
+
     /// Forgets an id that was fenced so long ago that nobody asks for it any more.
     pub fn forget(&mut self, id: OriginId) {
-        if let Some(fence) = self.fences.remove(&id) {
+        if let Some(fence) = self.fences.remove(&id)
+            && !self.old.remove(&id)
+        {
             self.digest ^= hash(id, fence);
         }
     }
@@ -181,6 +197,31 @@ mod tests {
             let changed = joined.join(&b);
             prop_assert_eq!(changed, joined != a);
         }
+    }
+
+    #[test]
+    fn an_id_that_rests_is_known_and_counts_no_more() {
+        let (resting, other) = (OriginId::from_bytes([1; 16]), OriginId::from_bytes([2; 16]));
+        let mut set = IdSet::default();
+        set.learn(other);
+        let digest = set.digest();
+        set.learn(resting);
+        set.let_rest(resting);
+        assert_ne!(set.digest(), digest, "who may still write counts");
+        set.take(resting, Some(Fence::Ended));
+        set.let_rest(resting);
+        set.let_rest(resting);
+        assert_eq!(
+            (set.digest(), set.fence(resting)),
+            (digest, Some(Fence::Ended))
+        );
+        set.take(resting, Some(Fence::GivenUp));
+        assert_eq!(
+            (set.digest(), set.fence(resting)),
+            (digest, Some(Fence::GivenUp))
+        );
+        set.forget(resting);
+        assert_eq!((set.digest(), set.knows(resting)), (digest, false));
     }
 
     #[test]

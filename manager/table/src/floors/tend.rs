@@ -80,7 +80,8 @@ pub struct Tended {
 
 impl Floors {
     /// Looks after the floors. `waiting` says whether a tombstone waits with a reading above the
-    /// first and up to the second; `holds` whether the table has a record that an id wrote.
+    /// first and up to the second; `holds` whether an id is not to be forgotten: the table has a record
+    /// that it wrote, or it was this store's own.
     pub fn tend(
         &mut self,
         evidence: &Evidence,
@@ -110,6 +111,8 @@ impl Floors {
             let age = |age| own.at.wall().plus(age) <= now;
             let is_news = own.set_digest != self.ids.digest()
                 || own.since != self.since
+                // Others may hold tombstones that have left here before the set last changed.
+                || own.floor == Reading::default() && floor > Reading::default()
                 || waiting(own.floor, floor);
             is_news && age(ages.publish_pause) || age(ages.silence / SIGNS_OF_LIFE)
         });
@@ -172,14 +175,21 @@ impl Floors {
         }
     }
 
-    /// Forgets the ids that were fenced long ago and of which no record is held. Answers how many.
+    /// Lets the ids rest that were fenced long ago, and forgets those of twice that age of which no
+    /// record is held: until then whoever still waits for one is told of the fence. Answers how many
+    /// were forgotten.
     fn forget_old(&mut self, ages: Ages, holds: impl Fn(OriginId) -> bool, now: WallTime) -> usize {
-        let is_old = |id: OriginId| {
-            let fenced = self.times.get(&id).copied().unwrap_or_default();
-            fenced.plus(ages.fences) < now
-        };
-        let fenced = self.ids.fenced().map(|(id, _)| id);
-        let old: Vec<_> = fenced.filter(|id| is_old(*id) && !holds(*id)).collect();
+        let fenced: Vec<_> = self.ids.fenced().map(|(id, _)| id).collect();
+        let since = |id: &OriginId| self.times.get(id).copied().unwrap_or_default();
+        let is_old = |id: &OriginId, age| since(id).plus(age) < now;
+        for id in fenced.iter().filter(|id| is_old(id, ages.fences)) {
+            self.ids.let_rest(*id);
+        }
+        let age = ages.fences.saturating_mul(2);
+        let old: Vec<_> = fenced
+            .into_iter()
+            .filter(|id| is_old(id, age) && !holds(*id))
+            .collect();
         for id in &old {
             self.ids.forget(*id);
             self.vector.forget(*id);

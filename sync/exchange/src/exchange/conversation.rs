@@ -67,9 +67,23 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
     }
 
     /// Asks how the partner's table stands, where ours stands as `state` says.
+    ///
+    /// What may have left here is told where we hold tombstones; and where only the partner does, and
+    /// the tables differ, as they may differ by what has left here.
     pub(super) async fn open(&mut self, state: &State) -> Result<Opened, ExchangeError> {
+        let opened = self.open_without(state, state.has_tombstones).await?;
+        let ours = Prefix::of_own(state, self.table)?.digest;
+        let may_have_left = opened.snapshot.is_some() && Digest::from(opened.digest) != ours;
+        if may_have_left && !state.has_tombstones {
+            return self.open_without(state, true).await;
+        }
+        Ok(opened)
+    }
+
+    async fn open_without(&mut self, state: &State, tells: bool) -> Result<Opened, ExchangeError> {
         let prefix = Prefix::of_own(state, self.table)?;
-        self.ours_left = state.vector.as_ref().map(|vector| WireHorizon {
+        let vector = state.vector.as_ref().filter(|_| tells);
+        self.ours_left = vector.map(|vector| WireHorizon {
             origin: state.origin.clone(),
             vector: vector.clone(),
             reading: state.horizon,
@@ -89,7 +103,7 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
     pub(super) fn begin(&mut self, state: &State, opened: &Opened) {
         self.session = state.session;
         // Who holds none has none to leave out.
-        if self.ours_left.is_some() {
+        if state.has_tombstones {
             self.theirs_left = opened.snapshot.as_ref().map(|snapshot| WireHorizon {
                 origin: snapshot.origin.clone(),
                 vector: snapshot.vector.clone(),
