@@ -529,8 +529,12 @@ fn reconcile(sim: &Sim, tasks: &mut Tasks, cluster: usize) {
         (is_tight, setting.page < 1_000)
     };
     for round in 0..REST_ROUNDS {
-        for pod in &others {
-            for (from, to) in [(hub, *pod), (*pod, hub)] {
+        // By way of one of them first; what still waits then waits for some two to meet.
+        let by_hub = others.iter().flat_map(|pod| [(hub, *pod), (*pod, hub)]);
+        let by_hub: Vec<_> = by_hub.collect();
+        let pairs = if round <= GIVEN_UP_AT { &by_hub } else { &all };
+        {
+            for (from, to) in pairs.iter().copied().filter(|(from, to)| from != to) {
                 // Who is told that it was given up starts over, and has to be asked again.
                 let report = exchange_now(sim, tasks, from, to);
                 let report = report.or_else(|| exchange_now(sim, tasks, from, to));
@@ -549,7 +553,8 @@ fn reconcile(sim: &Sim, tasks: &mut Tasks, cluster: usize) {
         }
         tend_all(sim, tasks, &pods);
         let is_done = pods.iter().all(|pod| tombstones(sim, *pod) == 0);
-        if round > GIVEN_UP_AT && is_done {
+        // Where a table is full, what it refuses holds all floors back.
+        if round > GIVEN_UP_AT && (is_done || is_tight) {
             break;
         }
     }
