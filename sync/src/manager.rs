@@ -77,23 +77,42 @@ impl ManagerError {
 /// Which cluster's table a manager should keep.
 #[derive(Clone, Debug)]
 enum Expected {
+    /// Of this one.
     Exactly(ClusterId),
-    UnderAnyAuthority(ClusterId),
+    /// Of this one under an authority: the one that makes it the `whole` id, or whichever while none
+    /// is known.
+    UnderAuthority {
+        name: ClusterId,
+        whole: Option<ClusterId>,
+    },
 }
 
 impl Expected {
     fn is(&self, theirs: &str) -> bool {
         match self {
+            Self::UnderAuthority { whole: None, .. } => self.is_by_name(theirs),
+            Self::Exactly(ours)
+            | Self::UnderAuthority {
+                whole: Some(ours), ..
+            } => theirs == ours.as_str(),
+        }
+    }
+
+    /// Whether it is what it should be but for the authority.
+    fn is_by_name(&self, theirs: &str) -> bool {
+        match self {
             Self::Exactly(ours) => theirs == ours.as_str(),
-            Self::UnderAnyAuthority(ours) => theirs
-                .strip_prefix(ours.as_str())
+            Self::UnderAuthority { name, .. } => theirs
+                .strip_prefix(name.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('#')),
         }
     }
 
     fn into_id(self) -> ClusterId {
-        let (Self::Exactly(ours) | Self::UnderAnyAuthority(ours)) = self;
-        ours
+        match self {
+            Self::Exactly(ours) => ours,
+            Self::UnderAuthority { name, whole } => whole.unwrap_or(name),
+        }
     }
 }
 
@@ -134,19 +153,28 @@ impl Manager {
         }
     }
 
-    /// From now on it is to be of `cluster`: when its authority is known, and so its whole id.
-    pub fn expect(&self, cluster: ClusterId) {
-        self.set_expected(Expected::Exactly(cluster));
-    }
-
-    /// From now on it is to be of `cluster`, under whichever authority, or none: that is not known
-    /// here yet.
-    pub fn expect_under_any_authority(&self, cluster: ClusterId) {
-        self.set_expected(Expected::UnderAnyAuthority(cluster));
-    }
-
-    fn set_expected(&self, expected: Expected) {
+    /// From now on it is to be of the cluster `name` under an authority: the one that makes `whole`
+    /// its id, or whichever while none is known.
+    pub fn expect(&self, name: ClusterId, whole: Option<ClusterId>) {
+        let expected = Expected::UnderAuthority { name, whole };
         *self.cluster.write().unwrap_or_else(PoisonError::into_inner) = expected;
+    }
+
+    fn expected(&self) -> Expected {
+        let expected = self.cluster.read();
+        expected.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it has its store open and its table loaded: it answers only then. Which authority the
+    /// table belongs to, and whether any is known, is between the pods: the application beside it
+    /// reads and writes all the same.
+    pub async fn ready(&self) -> Result<(), ManagerError> {
+        match self.state(&StateRequest::default()).await {
+            Err(ManagerError::Cluster { theirs, .. }) if self.expected().is_by_name(&theirs) => {
+                Ok(())
+            }
+            other => other.map(drop),
+        }
     }
 
     /// Waits until it was found to be of another cluster than it should.
@@ -243,8 +271,7 @@ impl Own for Manager {
             .ask(Method::POST, path, request.encode_to_vec())
             .await?;
         // Whatever is exchanged or pushed begins with this call.
-        let expected = self.cluster.read();
-        let expected = expected.unwrap_or_else(PoisonError::into_inner).clone();
+        let expected = self.expected();
         if expected.is(&state.cluster) {
             Ok(state)
         } else {

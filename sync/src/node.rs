@@ -132,7 +132,7 @@ impl Node {
             running: Stopwatch::start(),
         };
         if *how == config::Tls::Auto {
-            node.manager.expect_under_any_authority(cluster.clone());
+            node.manager.expect(cluster.clone(), None);
         }
         Ok((node, found))
     }

@@ -8,13 +8,14 @@ use hyper::header::ORIGIN;
 use hyper::{Method, StatusCode};
 use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::{Own, Uptime};
-use peer_table::contract::{State, StateRequest};
+use peer_table::contract::StateRequest;
 use peer_table::table::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::http::chain;
 use crate::lifecycle::{Lifecycle, RemovalError};
 use crate::listen::{Answered, Asked, Asker, answer, problem};
+use crate::manager::ManagerError;
 use crate::node::Node;
 
 /// Where the peer book is read.
@@ -110,20 +111,21 @@ fn json(value: &impl Serialize) -> Answered {
     }
 }
 
-/// The readiness of a sidecar is the whole pod's: store open, table loaded. The manager answers
-/// only then.
+/// The readiness of a sidecar is the whole pod's: store open, table loaded.
 async fn ready(node: &Node) -> Answered {
-    match own_state(node).await {
-        Ok(_) => answer(StatusCode::OK, TEXT, "ready\n"),
+    match in_time(node, node.manager.ready()).await {
+        Ok(()) => answer(StatusCode::OK, TEXT, "ready\n"),
         Err(problem) => *problem,
     }
 }
 
-async fn own_state(node: &Node) -> Result<State, Box<Answered>> {
-    let request = StateRequest::default();
-    let state = tokio::time::timeout(node.bounds.scrape, node.manager.state(&request));
-    let detail = match state.await {
-        Ok(Ok(state)) => return Ok(state),
+/// What the manager answers, or why not.
+async fn in_time<T>(
+    node: &Node,
+    asked: impl Future<Output = Result<T, ManagerError>>,
+) -> Result<T, Box<Answered>> {
+    let detail = match tokio::time::timeout(node.bounds.scrape, asked).await {
+        Ok(Ok(answered)) => return Ok(answered),
         Ok(Err(error)) => chain(&error),
         Err(_) => "the manager does not answer in time".to_owned(),
     };
@@ -248,7 +250,8 @@ fn result_word(problem: &str) -> String {
 }
 
 async fn peers(node: &Node) -> Answered {
-    let state = own_state(node).await.ok();
+    let request = StateRequest::default();
+    let state = in_time(node, node.manager.state(&request)).await.ok();
     let digest = state
         .as_ref()
         .and_then(|state| state.table(&node.table))

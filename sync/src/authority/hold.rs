@@ -126,7 +126,9 @@ impl<'a> Holding<'a> {
             let theirs = state.cluster;
             return Err(Trouble::Cluster { ours, theirs });
         }
-        self.node.manager.expect(ours);
+        self.node
+            .manager
+            .expect(self.rules.cluster.clone(), Some(ours));
         self.bound = Some(authority.id());
         Ok(())
     }
@@ -137,9 +139,10 @@ impl<'a> Holding<'a> {
         authority: &Arc<Authority>,
     ) -> Result<(), Trouble> {
         let ours = authority.binding.cluster(&self.rules.cluster);
+        let ours = ours.map_err(|_| Trouble::LongName)?;
         self.node
             .manager
-            .expect(ours.map_err(|_| Trouble::LongName)?);
+            .expect(self.rules.cluster.clone(), Some(ours));
         self.issue(authority, wall::now())
     }
 

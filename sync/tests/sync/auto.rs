@@ -366,6 +366,8 @@ async fn a_volume_that_outlived_its_secret_is_not_mixed_until_it_is_adopted() {
     assert_eq!(refusal.reason, Reason::NoCredentials);
     assert_eq!(b.sync.metric("udht_isolated").await, 1);
     assert_eq!(a.manager.get("old"), None);
+    // Its application goes on, and whoever has it adopted does so from within the pod.
+    assert_eq!(b.sync.ask("/readyz").await.0, 200);
 
     let flag = api.flag();
     let adopt = ["authority", "adopt", &before.id().to_string(), &flag];
@@ -391,6 +393,32 @@ async fn a_manager_that_lost_its_store_is_bound_anew() {
     })
     .await;
     exchange(&a, &b).await;
+}
+
+#[tokio::test]
+async fn a_store_of_another_authority_in_place_of_the_own_one_is_ready_and_not_mixed() {
+    let api = Api::start().await;
+    let [a, b] = of_one(&api).await;
+    a.manager.bind_to(new_authority().binding);
+    a.manager.put("other", "1");
+    let error = a.sync.node.exchange(&b.sync.address).await.unwrap_err();
+    assert_eq!(error.word(), "own", "{error}");
+    fails(&a.sync, "bound").await;
+    assert_eq!(a.sync.ask("/readyz").await.0, 200);
+    let error = b.sync.node.exchange(&a.sync.address).await.unwrap_err();
+    assert_eq!(error.word(), "unavailable", "{error}");
+    assert_eq!(b.manager.get("other"), None);
+}
+
+#[tokio::test]
+async fn a_manager_of_another_name_is_not_ready() {
+    let api = Api::start().await;
+    let manager = StandIn::start("test/other").await;
+    let a = Pod::beside(manager, &under(&api), &[]).await;
+    fails(&a.sync, "cluster").await;
+    let (status, body) = a.sync.ask("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("the same --cluster"), "{body}");
 }
 
 #[tokio::test]

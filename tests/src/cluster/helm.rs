@@ -100,7 +100,7 @@ impl Helm {
 
     /// Runs the release's own tests; what they said.
     pub fn test(&self, release: &str) -> Result<String> {
-        self.run(["test", release, "--logs", &timeout()]).output()
+        self.run(["test", release, &timeout()]).output()
     }
 
     /// Removes the release, and returns when it is gone.

@@ -5,6 +5,7 @@
 
 mod api_server;
 mod authority;
+mod brought;
 mod containers;
 mod guard;
 mod install;
@@ -106,7 +107,7 @@ impl Step {
 
 /// In the order in which they run: each finds a release at rest, and leaves it so. Those aside begin
 /// behind the first, and are awaited before the cluster itself is harmed.
-static STEPS: [Step; 18] = [
+static STEPS: [Step; 19] = [
     Step::new(
         "install",
         "one helm command in a namespace that is restricted and denies all traffic, and three pods on two nodes know each other",
@@ -121,6 +122,11 @@ static STEPS: [Step; 18] = [
         "reinstall",
         "an uninstall leaves nothing but what was promised, and volumes that outlived their authority are adopted by one command",
         reinstall::nothing_is_left_but_what_was_promised,
+    ).aside(),
+    Step::new(
+        "brought",
+        "an application's own container, one Redis over TLS for all pods, and certificates of one's own are used as they are",
+        brought::what_users_bring_is_used,
     ).aside(),
     Step::new(
         "write",

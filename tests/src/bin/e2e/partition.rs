@@ -8,7 +8,8 @@ use udht_tests::cluster::wait::until;
 
 use crate::world::{SOON, World, record, wait_for_status};
 
-fn wait_for_isolation(reaches: &mut [Reach], isolated: f64) -> Result<()> {
+/// Waits until each of these pods says that it is isolated (1), or not (0).
+pub(crate) fn wait_for_isolation(reaches: &mut [Reach], isolated: f64) -> Result<()> {
     until(
         &format!("udht_isolated is {isolated} in each pod"),
         SOON,

@@ -6,6 +6,7 @@ use udht_tests::cluster::kubectl::Kubectl;
 use udht_tests::cluster::release::Release;
 use udht_tests::cluster::wait::until;
 
+use crate::partition::wait_for_isolation;
 use crate::world::{SOON, World, record, wait_for_status};
 
 /// All objects of the namespace that belong to this release.
@@ -107,50 +108,85 @@ pub(crate) fn nothing_is_left_but_what_was_promised(world: &mut World) -> Result
     wait_for_status(&mut reaches, "kept", 200)?;
     world.saw("installed again upon both, it has its records");
 
+    upon_volumes_alone_nothing_is_mixed(world, &lasting, &values)?;
+    lasting.helm.uninstall(&lasting.name)?;
+    kubectl.say(&format!("delete {} --wait=false", promised.join(" ")))?;
+    Ok(())
+}
+
+/// The pods of the release, whose volumes outlive their authority: each serves its own application
+/// and meets nobody, until the new authority adopts the old one.
+fn upon_volumes_alone_nothing_is_mixed(
+    world: &World,
+    lasting: &Release,
+    values: &str,
+) -> Result<()> {
+    let kubectl = &lasting.kubectl;
     lasting.helm.uninstall(&lasting.name)?;
     until("its pods are gone", SOON, || {
         let left = lasting.pods()?.len();
         ensure!(left == 0, "{left} are left");
         Ok(())
     })?;
-    let old = kubectl.get(&format!("secret {fullname}-authority"))?;
-    kubectl.say(&format!("delete secret {fullname}-authority"))?;
+    let secret = format!("secret {}-authority", lasting.fullname());
+    let old = kubectl.get(&secret)?;
     ensure!(!old["data"].is_null(), "the authority's Secret was empty");
-    lasting.helm.begin_install(&lasting.name, &values)?;
-    let pod = lasting.pod_name(0);
-    let refusal = until(
-        "it refuses to mix the volumes with a new authority",
-        SOON,
-        || {
-            let log = kubectl.say(&format!("logs {pod} -c sync"))?;
-            let line = log.lines().rfind(|line| line.contains("authority adopt"));
-            line.map(str::to_owned)
-                .with_context(|| log.trim().to_owned())
-        },
-    )?;
-    ensure!(
-        lasting.pods()?.iter().all(|pod| !pod.ready),
-        "a pod is ready upon the volumes of another authority"
-    );
-    world.saw("upon the volumes alone, with a new authority, no pod becomes ready, and the log says what to do");
-    let uuid = refusal
+    kubectl.say(&format!("delete {secret}"))?;
+    lasting.helm.begin_install(&lasting.name, values)?;
+    let pods = lasting.wait_until_ready(2)?;
+    let mut reaches = lasting.reaches(&pods);
+    wait_for_status(&mut reaches, "kept", 200)?;
+    wait_for_isolation(&mut reaches, 1.0)?;
+    let keys = ["alone-in-one", "alone-in-two"];
+    for (reach, key) in reaches.iter_mut().zip(keys) {
+        reach.put(&format!("/v1/peers/{key}"), &record(key))?.ok()?;
+    }
+    for reach in &mut reaches {
+        until(
+            "it says that its store is of another authority",
+            SOON,
+            || {
+                let failures = "udht_authority_failures_total";
+                let count = reach.metrics()?.sum(failures, &["reason=\"bound\""]);
+                ensure!(
+                    count > Some(0.0),
+                    "{}: {failures} is {count:?}",
+                    reach.pod()
+                );
+                Ok(())
+            },
+        )?;
+    }
+    for (reach, key) in reaches.iter_mut().zip(keys.into_iter().rev()) {
+        let status = reach.get(&format!("/v1/peers/{key}"))?.status;
+        ensure!(status == 404, "{} has {key}: {status}", reach.pod());
+    }
+    let pod = &pods[0].name;
+    let log = kubectl.say(&format!("logs {pod} -c sync"))?;
+    let uuid = log
         .split("authority adopt ")
         .nth(1)
         .map(|rest| {
             rest.chars()
                 .take_while(|it| it.is_ascii_hexdigit() || *it == '-')
         })
-        .context("no UUID behind it")?
+        .with_context(|| format!("no command in the log: {}", log.trim()))?
         .collect::<String>();
+    world.saw(
+        "upon the volumes alone, with a new authority, each pod takes writes, meets nobody, says so, \
+         and its log has the command",
+    );
+
     let command = ["/udht-sync", "authority", "adopt", &uuid];
-    kubectl.exec(&pod, "sync", command).output()?;
-    let mut reaches = lasting.reaches(&lasting.wait_until_ready(2)?);
-    wait_for_status(&mut reaches, "kept", 200)?;
+    kubectl.exec(pod, "sync", command).output()?;
+    for key in keys {
+        wait_for_status(&mut reaches, key, 200)?;
+    }
+    lasting.wait_until_equal(&mut reaches)?;
+    wait_for_isolation(&mut reaches, 0.0)?;
     world.saw(&format!(
-        "kubectl exec {pod} -c sync -- {}: all ready, with their records",
+        "kubectl exec {pod} -c sync -- {}: each has what both took",
         command.join(" ")
     ));
-    lasting.helm.uninstall(&lasting.name)?;
-    kubectl.say(&format!("delete {} --wait=false", promised.join(" ")))?;
     Ok(())
 }
