@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod http;
+pub mod ledger;
 pub mod pod;
 pub mod process;
 pub mod recipe;
