@@ -57,6 +57,8 @@ pub struct ClusterOptions {
     pub manager_arguments: Vec<String>,
     /// What keeps the tables.
     pub store: StoreKind,
+    /// Further arguments of each Redis.
+    pub redis_arguments: Vec<String>,
 }
 
 impl Default for ClusterOptions {
@@ -67,6 +69,7 @@ impl Default for ClusterOptions {
             sync_arguments: Vec::new(),
             manager_arguments: Vec::new(),
             store: StoreKind::default(),
+            redis_arguments: Vec::new(),
         }
     }
 }
@@ -254,7 +257,7 @@ impl Pod {
     fn redis_arguments(&self) -> Vec<String> {
         let port = REDIS_PORT.to_string();
         let (address, folder) = (self.address.to_string(), self.store.display().to_string());
-        [
+        let arguments = [
             ["--bind", &address],
             ["--port", &port],
             ["--dir", &folder],
@@ -263,11 +266,11 @@ impl Pod {
             ["--save", ""],
             ["--maxmemory-policy", "noeviction"],
             ["--databases", "1"],
-        ]
-        .concat()
-        .into_iter()
-        .map(str::to_owned)
-        .collect()
+        ];
+        let arguments = arguments.concat().into_iter().map(str::to_owned);
+        arguments
+            .chain(self.options.redis_arguments.iter().cloned())
+            .collect()
     }
 
     fn manager_arguments(&self) -> Vec<String> {

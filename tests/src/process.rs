@@ -138,6 +138,13 @@ impl Process {
             .with_context(|| format!("wait for {}", self.name))
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let status = self.child.try_wait();
+        let status = status.with_context(|| format!("look for {}", self.name))?;
+        Ok(status.is_some())
+    }
+
     /// Its resident memory in bytes, as the kernel tells.
     pub fn resident_bytes(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
