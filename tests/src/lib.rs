@@ -2,7 +2,9 @@
 //! real cluster for the tests that need one.
 
 pub mod cluster;
+pub mod disk;
 pub mod http;
+pub mod ledger;
 pub mod pod;
 pub mod process;
 pub mod recipe;

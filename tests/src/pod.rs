@@ -1,4 +1,5 @@
-//! A pod of the demo and the tests: a manager and a sync on a loopback address of their own.
+//! A pod of the demo and the tests: a manager and a sync on a loopback address of their own, and a
+//! Redis beside them if that keeps their table.
 //!
 //! Every address of 127.0.0.0/8 is this machine, so each pod has one, as it would in a cluster, and
 //! the ports are always the same.
@@ -19,6 +20,29 @@ pub const MANAGER_PORT: u16 = 3002;
 pub const EXCHANGE_PORT: u16 = 3003;
 /// The port of a sync's health and metrics.
 pub const OPS_PORT: u16 = 3004;
+/// The port of a pod's Redis.
+pub const REDIS_PORT: u16 = 6379;
+
+/// What keeps the tables of pods.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+pub enum StoreKind {
+    /// A file of each manager.
+    #[default]
+    Embedded,
+    /// A server in each pod, set up as the chart does it.
+    Redis,
+}
+
+/// A process of a pod.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// The server that keeps the table, where one does.
+    Redis,
+    /// The table's owner.
+    Manager,
+    /// The table's traveller.
+    Sync,
+}
 
 /// How a cluster of pods is started.
 #[derive(Clone, Debug)]
@@ -31,6 +55,10 @@ pub struct ClusterOptions {
     pub sync_arguments: Vec<String>,
     /// Further arguments of each manager.
     pub manager_arguments: Vec<String>,
+    /// What keeps the tables.
+    pub store: StoreKind,
+    /// Further arguments of each Redis.
+    pub redis_arguments: Vec<String>,
 }
 
 impl Default for ClusterOptions {
@@ -40,6 +68,8 @@ impl Default for ClusterOptions {
             sync_interval: None,
             sync_arguments: Vec::new(),
             manager_arguments: Vec::new(),
+            store: StoreKind::default(),
+            redis_arguments: Vec::new(),
         }
     }
 }
@@ -66,9 +96,13 @@ impl Cluster {
             .map(|(place, address)| Pod {
                 number: place + 1,
                 address,
-                store: folder.join(format!("pod-{}.redb", place + 1)),
+                store: folder.join(match options.store {
+                    StoreKind::Embedded => format!("pod-{}.redb", place + 1),
+                    StoreKind::Redis => format!("pod-{}", place + 1),
+                }),
                 discovery: discovery.clone(),
                 options: options.clone(),
+                redis: None,
                 manager: None,
                 sync: None,
             })
@@ -85,16 +119,18 @@ impl Cluster {
     }
 }
 
-/// A manager and a sync.
+/// A manager and a sync, and perhaps a Redis.
 #[derive(Debug)]
 pub struct Pod {
     /// From 1.
     pub number: usize,
-    /// Where both listen.
+    /// Where all of them listen.
     pub address: Ipv4Addr,
     store: PathBuf,
     discovery: String,
     options: ClusterOptions,
+    /// The server that keeps the table, while it runs.
+    pub redis: Option<Process>,
     /// The manager, while it runs.
     pub manager: Option<Process>,
     /// The sync, while it runs.
@@ -129,18 +165,123 @@ impl Pod {
         self.store = store;
     }
 
-    /// Starts both, and returns when both listen.
+    /// The file of its store, or the directory of its Redis.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// What it consists of, in the order in which that is started.
+    pub const fn parts(&self) -> &'static [Part] {
+        match self.options.store {
+            StoreKind::Embedded => &[Part::Manager, Part::Sync],
+            StoreKind::Redis => &[Part::Redis, Part::Manager, Part::Sync],
+        }
+    }
+
+    /// Starts all of it, and returns when all listens.
     pub fn start(&mut self) -> Result<()> {
-        self.start_manager()?;
-        self.start_sync()
+        self.parts().iter().try_for_each(|part| {
+            self.begin(*part)?;
+            self.ready(*part)
+        })
     }
 
     /// Starts the manager, and returns when it listens.
     pub fn start_manager(&mut self) -> Result<()> {
+        self.begin(Part::Manager)?;
+        self.ready(Part::Manager)
+    }
+
+    /// Starts the sync, and returns when it listens.
+    pub fn start_sync(&mut self) -> Result<()> {
+        self.begin(Part::Sync)?;
+        self.ready(Part::Sync)
+    }
+
+    /// Starts a part of it, and waits for nothing.
+    pub fn begin(&mut self, part: Part) -> Result<()> {
+        let (name, program, arguments) = match part {
+            Part::Redis => {
+                std::fs::create_dir_all(&self.store).context("a directory for Redis")?;
+                (
+                    "redis",
+                    PathBuf::from("redis-server"),
+                    self.redis_arguments(),
+                )
+            }
+            Part::Manager => (
+                "manager",
+                program("udht-manager")?,
+                self.manager_arguments(),
+            ),
+            Part::Sync => ("sync", program("udht-sync")?, self.sync_arguments()),
+        };
+        let name = format!("{name} {}", self.number);
+        *self.place(part) = Some(Process::start(&name, &program, &arguments)?);
+        Ok(())
+    }
+
+    /// Waits until a part that was begun listens.
+    pub fn ready(&mut self, part: Part) -> Result<()> {
+        let said = match part {
+            Part::Redis => "Ready to accept connections",
+            Part::Manager | Part::Sync => "listening on",
+        };
+        let process = self.place(part).as_mut();
+        process.context("it was not begun")?.wait_for_log(said)?;
+        Ok(())
+    }
+
+    /// Ends a part as kill -9 does.
+    pub fn kill_part(&mut self, part: Part) -> Result<()> {
+        self.place(part)
+            .take()
+            .map_or(Ok(()), |mut process| process.kill())
+    }
+
+    /// Ends all of it as kill -9 does.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut parts = self.parts().iter().rev();
+        parts.try_for_each(|part| self.kill_part(*part))
+    }
+
+    const fn place(&mut self, part: Part) -> &mut Option<Process> {
+        match part {
+            Part::Redis => &mut self.redis,
+            Part::Manager => &mut self.manager,
+            Part::Sync => &mut self.sync,
+        }
+    }
+
+    /// As the chart has them.
+    fn redis_arguments(&self) -> Vec<String> {
+        let port = REDIS_PORT.to_string();
+        let (address, folder) = (self.address.to_string(), self.store.display().to_string());
+        let arguments = [
+            ["--bind", &address],
+            ["--port", &port],
+            ["--dir", &folder],
+            ["--appendonly", "yes"],
+            ["--appendfsync", "no"],
+            ["--save", ""],
+            ["--maxmemory-policy", "noeviction"],
+            ["--databases", "1"],
+        ];
+        let arguments = arguments.concat().into_iter().map(str::to_owned);
+        arguments
+            .chain(self.options.redis_arguments.iter().cloned())
+            .collect()
+    }
+
+    fn manager_arguments(&self) -> Vec<String> {
+        let store = match self.options.store {
+            StoreKind::Embedded => format!("embedded:{}", self.store.display()),
+            StoreKind::Redis => format!("redis://{}:{REDIS_PORT}?prefix=pod:", self.address),
+        };
         let mut arguments = vec![
             "serve".to_owned(),
             format!("--listen={}:{MANAGER_PORT}", self.address),
-            format!("--store=embedded:{}", self.store.display()),
+            format!("--store={store}"),
             format!("--cluster={}", self.options.cluster),
             format!("--peer-name=pod-{}", self.number),
             format!("--peer-ip={}", self.address),
@@ -148,15 +289,10 @@ impl Pod {
             "--log-format=human".to_owned(),
         ];
         arguments.extend(self.options.manager_arguments.iter().cloned());
-        let name = format!("manager {}", self.number);
-        let mut manager = Process::start(&name, &program("udht-manager")?, &arguments)?;
-        manager.wait_for_log("listening on")?;
-        self.manager = Some(manager);
-        Ok(())
+        arguments
     }
 
-    /// Starts the sync, and returns when it listens.
-    pub fn start_sync(&mut self) -> Result<()> {
+    fn sync_arguments(&self) -> Vec<String> {
         let mut arguments = vec![
             "serve".to_owned(),
             format!("--listen={}", self.exchange_address()),
@@ -170,19 +306,7 @@ impl Pod {
         let interval = self.options.sync_interval.as_ref();
         arguments.extend(interval.map(|interval| format!("--sync-interval={interval}")));
         arguments.extend(self.options.sync_arguments.iter().cloned());
-        let name = format!("sync {}", self.number);
-        let mut sync = Process::start(&name, &program("udht-sync")?, &arguments)?;
-        sync.wait_for_log("listening on")?;
-        self.sync = Some(sync);
-        Ok(())
-    }
-
-    /// Ends both as kill -9 does.
-    pub fn kill(&mut self) -> Result<()> {
-        for mut process in self.sync.take().into_iter().chain(self.manager.take()) {
-            process.kill()?;
-        }
-        Ok(())
+        arguments
     }
 
     /// The digest of its table `peers`, and how many records it has.
@@ -203,7 +327,7 @@ fn free_addresses(count: usize) -> Result<Vec<Ipv4Addr>> {
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         let last = u8::try_from(next).context("too many pods in one process")?;
         let address = Ipv4Addr::new(127, process[2].max(1), process[3], last);
-        let ports = [MANAGER_PORT, EXCHANGE_PORT, OPS_PORT];
+        let ports = [MANAGER_PORT, EXCHANGE_PORT, OPS_PORT, REDIS_PORT];
         if ports
             .iter()
             .all(|port| TcpListener::bind((address, *port)).is_ok())

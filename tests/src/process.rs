@@ -38,24 +38,25 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with `arguments`. Its log (standard error) is read as it comes.
+    /// Starts `program` with `arguments`. Its log (standard error, and standard output where a
+    /// program has it there) is read as it comes.
     pub fn start(name: &str, program: &Path, arguments: &[String]) -> Result<Self> {
         let mut child = Command::new(program)
             .args(arguments)
             .env_remove("UDHT_LOG")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("start {}", program.display()))?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
         let (sender, lines) = channel();
-        let stderr = child
-            .stderr
-            .take()
-            .context("the log of a child that was just started")?;
+        let streams = child.stderr.take().zip(child.stdout.take());
+        let (stderr, stdout) = streams.context("the log of a child that was just started")?;
+        let (kept, other) = (Arc::clone(&log), sender.clone());
+        std::thread::spawn(move || read_log(stderr, &other, &kept));
         let kept = Arc::clone(&log);
-        std::thread::spawn(move || read_log(stderr, &sender, &kept));
+        std::thread::spawn(move || read_log(stdout, &sender, &kept));
         Ok(Self {
             name: name.to_owned(),
             child,
@@ -137,6 +138,13 @@ impl Process {
             .with_context(|| format!("wait for {}", self.name))
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let status = self.child.try_wait();
+        let status = status.with_context(|| format!("look for {}", self.name))?;
+        Ok(status.is_some())
+    }
+
     /// Its resident memory in bytes, as the kernel tells.
     pub fn resident_bytes(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
@@ -159,8 +167,8 @@ impl Drop for Process {
     }
 }
 
-fn read_log(stderr: impl Read, lines: &Sender<String>, kept: &Mutex<VecDeque<String>>) {
-    for line in BufReader::new(stderr).lines() {
+fn read_log(stream: impl Read, lines: &Sender<String>, kept: &Mutex<VecDeque<String>>) {
+    for line in BufReader::new(stream).lines() {
         let Ok(line) = line else { return };
         let mut log = kept.lock().unwrap_or_else(PoisonError::into_inner);
         if log.len() == LOG_LINES_KEPT {

@@ -287,7 +287,8 @@ impl OwnerTask {
                 settled = &mut settling => break settled,
                 command = self.commands.recv() => match command {
                     Some(command) => {
-                        let problem = "whether the last write is stored is being found out";
+                        let problem = "whether the last write is stored is being found out: see \
+                                       that the store runs";
                         let error = StoreError::Unavailable(problem.to_owned());
                         self.fail(std::iter::once(command.into_answer()), error);
                     }

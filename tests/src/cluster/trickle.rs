@@ -1,18 +1,17 @@
 //! A steady trickle of writes into a release, whatever is done to it meanwhile, and the account of
 //! what was answered with success: that must be in every pod in the end.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde_json::{Value, json};
 
 use super::kubectl::Kubectl;
 use super::reach::Reach;
 use super::wait::until;
+use crate::ledger::{self, Ledger};
 
 /// Between two writes of one writer.
 const PACE: Duration = Duration::from_millis(25);
@@ -22,10 +21,6 @@ const REST: Duration = Duration::from_millis(250);
 const EVERYWHERE: Duration = Duration::from_mins(1);
 /// Of the lost writes, those that an error names.
 const NAMED_MAX: usize = 10;
-
-/// What a key may be: the number that was written, or `None` for deleted. More than one where the
-/// outcome of a write is unknown.
-type Ledger = BTreeMap<String, Vec<Option<u64>>>;
 
 /// The writers, one for each pod.
 #[derive(Debug)]
@@ -57,7 +52,7 @@ impl Trickle {
                 reach: Reach::to(kubectl, pod),
                 prefix: format!("{name}-{pod}"),
                 name: name.to_owned(),
-                ledger: Ledger::new(),
+                ledger: Ledger::default(),
                 written: 0,
             };
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
@@ -89,7 +84,7 @@ impl Trickle {
     /// Ends the writing; the account of it.
     pub fn end(mut self) -> Result<Written> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut ledger = Ledger::new();
+        let mut ledger = Ledger::default();
         for writer in std::mem::take(&mut self.writers) {
             let written = writer.join().map_err(|_| anyhow!("a writer panicked"))?;
             ledger.extend(written);
@@ -98,7 +93,7 @@ impl Trickle {
         ensure!(answered > 0, "no write was answered");
         Ok(Written {
             name: self.name.clone(),
-            unknown: ledger.values().filter(|may| may.len() > 1).count(),
+            unknown: ledger.doubtful(),
             ledger,
             answered,
         })
@@ -127,26 +122,15 @@ impl Written {
     }
 
     fn look_for_all(&self, reach: &mut Reach) -> Result<()> {
-        let held: BTreeMap<_, _> = reach
-            .records(&format!("label=trickle={}", self.name))?
-            .iter()
-            .filter_map(|record| Some((record["peer_id"].as_str()?.to_owned(), number(record))))
-            .collect();
-        let lost: Vec<_> = self
-            .ledger
-            .iter()
-            .filter_map(|(key, may)| {
-                let is = held.get(key).copied();
-                (!may.contains(&is)).then(|| format!("{key} is {is:?}, to be of {may:?}"))
-            })
-            .collect();
+        let records = reach.records(&format!("label=trickle={}", self.name))?;
+        let lost = self.ledger.wrong(&ledger::numbers(&records), "");
         let named = &lost[..lost.len().min(NAMED_MAX)];
         ensure!(
             lost.is_empty(),
             "pod {}: {} of {} records are not as was answered: {}",
             reach.pod(),
             lost.len(),
-            self.ledger.len(),
+            self.ledger.keys().count(),
             named.join("; ")
         );
         Ok(())
@@ -193,35 +177,21 @@ impl Writer {
         let key = format!("{}-{number}", self.prefix);
         let path = format!("/v1/peers/{key}");
         let answer = match content {
-            Some(content) => self.reach.put(&path, &record(&self.name, content)),
+            Some(content) => {
+                let record = ledger::record(("trickle", &self.name), content);
+                self.reach.put(&path, &record)
+            }
             None => self.reach.delete(&path),
         };
         let status = answer.map_or(0, |answer| answer.status);
         let good = (200..300).contains(&status);
-        let may = self.ledger.entry(key).or_insert_with(|| vec![None]);
         if good {
-            *may = vec![content];
+            self.ledger.answered(&key, content);
         } else {
-            may.push(content);
+            self.ledger.unknown(&key, content);
             // A way that was cut in the middle is not to be trusted again.
             self.reach.forget();
         }
         good
     }
-}
-
-fn record(name: &str, content: u64) -> Value {
-    json!({
-        "name": name,
-        "ip": "10.0.0.1",
-        "ports": {"userSync": 5001},
-        "labels": {"trickle": name, "number": content.to_string()},
-    })
-}
-
-fn number(record: &Value) -> u64 {
-    let number = record["labels"]["number"].as_str();
-    number
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(u64::MAX)
 }

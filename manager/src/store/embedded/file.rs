@@ -96,10 +96,12 @@ impl Fault {
                 let problem = "the file is no store; name another path, or move it away".to_owned();
                 StoreError::Open { store, problem }
             }
-            Self::Redb(redb::Error::Io(error)) => StoreError::Open {
-                store,
-                problem: with_advice(&error),
-            },
+            Self::Redb(redb::Error::Io(error)) if error.kind() != ErrorKind::UnexpectedEof => {
+                StoreError::Open {
+                    store,
+                    problem: with_advice(&error),
+                }
+            }
             Self::Unusable(problem) => StoreError::Open { store, problem },
             other => other.in_use(&store),
         }
@@ -109,6 +111,10 @@ impl Fault {
     pub(super) fn in_use(self, store: &str) -> StoreError {
         let store = store.to_owned();
         match self {
+            Self::Redb(redb::Error::Io(error)) if error.kind() == ErrorKind::UnexpectedEof => {
+                let problem = "the file ends before the database in it does".to_owned();
+                StoreError::Damaged { store, problem }
+            }
             Self::Redb(redb::Error::Io(error)) => StoreError::Unavailable(with_advice(&error)),
             Self::Redb(redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch) => {
                 let by = "another process".to_owned();

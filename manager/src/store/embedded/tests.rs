@@ -1,5 +1,7 @@
 mod start_over;
+mod torn;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Error, ErrorKind};
 use std::ops::Bound;

@@ -1,6 +1,6 @@
 //! Connections that break, and writes of which nobody heard what became of them.
 
-use super::proxy::Proxy;
+use super::proxy::{Pipe, Proxy};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -176,6 +176,47 @@ async fn a_write_that_arrives_late_is_not_done() {
     pipe.drained().await;
     assert_eq!(conformance::read(&store, 1).await, self::stored(3));
     store.check().await.expect("as it was left");
+}
+
+/// Commits again and again while each connection is cut after a number of bytes, to each of which
+/// `cut` is told.
+async fn cut_everywhere(bytes_max: usize, cut: impl Fn(&Pipe, usize)) {
+    let server = Server::start(&[]);
+    let proxy = Proxy::to(server.address()).await;
+    let store = open(&proxy.url(), 1).await;
+    let keys = [key(1), key(2), key(3)];
+    for bytes in 0..bytes_max {
+        let reading = bytes as u64 + 1;
+        cut(&proxy.pipe(), bytes);
+        let records = keys.iter().cloned();
+        let write = commit(records.map(|key| (key, entry(reading, b"content"))));
+        store
+            .commit(write)
+            .await
+            .expect("the next connection finds out, or does it");
+        let read = store.get_many(&peers(), &keys).await.expect("reads");
+        assert_eq!(
+            read,
+            vec![self::stored(reading); 3],
+            "cut after {bytes} bytes"
+        );
+    }
+    // Had one been done twice, or in part, it would be noticed here.
+    store.check().await.expect("as it was left");
+    drop(store);
+    let store = open(&server.url(), 2).await;
+    let read = store.get_many(&peers(), &keys).await.expect("reads");
+    assert_eq!(read, vec![self::stored(bytes_max as u64); 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_of_which_any_first_part_arrived_is_done_once_and_as_a_whole() {
+    cut_everywhere(800, Pipe::cut_after_requests).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_of_whose_answer_any_first_part_arrived_is_done_once_and_as_a_whole() {
+    cut_everywhere(300, Pipe::cut_after_replies).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! A way to a server on which a test can hold up and cut what passes.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,9 +23,34 @@ pub(crate) struct Proxy {
 pub(crate) struct Pipe {
     requests: Arc<watch::Sender<bool>>,
     replies: Arc<watch::Sender<bool>>,
+    requests_left: Left,
+    replies_left: Left,
     cut: CancellationToken,
     /// Ends when the server has answered all that came this way, and closed it.
     ended: CancellationToken,
+}
+
+/// Bytes that may pass until the connection is cut.
+#[derive(Clone)]
+struct Left(Arc<AtomicUsize>);
+
+impl Left {
+    fn endless() -> Self {
+        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+
+    fn set(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::SeqCst);
+    }
+
+    /// How many of so many may pass.
+    fn take(&self, bytes: usize) -> usize {
+        let less = |left| (left != usize::MAX).then(|| left - bytes.min(left));
+        let left = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        bytes.min(left.unwrap_or(usize::MAX))
+    }
 }
 
 impl Proxy {
@@ -86,6 +112,8 @@ impl Pipe {
         let pipe = Self {
             requests: Arc::new(watch::Sender::new(true)),
             replies: Arc::new(watch::Sender::new(true)),
+            requests_left: Left::endless(),
+            replies_left: Left::endless(),
             cut: CancellationToken::new(),
             ended: CancellationToken::new(),
         };
@@ -97,11 +125,12 @@ impl Pipe {
             client_read,
             server_write,
             requests,
+            pipe.requests_left.clone(),
             cut.clone(),
         ));
-        let ended = pipe.ended.clone();
+        let (ended, left) = (pipe.ended.clone(), pipe.replies_left.clone());
         tokio::spawn(async move {
-            pass_replies(server_read, client_write, replies, cut).await;
+            pass_replies(server_read, client_write, replies, left, cut).await;
             ended.cancel();
         });
         pipe
@@ -115,6 +144,16 @@ impl Pipe {
     /// Lets replies pass, or holds them.
     pub(crate) fn replies(&self, pass: bool) {
         self.replies.send_replace(pass);
+    }
+
+    /// Cuts it after so many more bytes of requests, of which no more reach the server.
+    pub(crate) fn cut_after_requests(&self, bytes: usize) {
+        self.requests_left.set(bytes);
+    }
+
+    /// Cuts it after so many more bytes of replies.
+    pub(crate) fn cut_after_replies(&self, bytes: usize) {
+        self.replies_left.set(bytes);
     }
 
     /// Cuts the client off. What it sent before still reaches the server, when it may.
@@ -132,6 +171,7 @@ async fn pass_requests(
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
     mut pass: watch::Receiver<bool>,
+    left: Left,
     cut: CancellationToken,
 ) {
     let mut buffer = vec![0; 64 << 10];
@@ -143,7 +183,12 @@ async fn pass_requests(
         };
         // What was sent before the client was cut off still arrives.
         let passed = pass.wait_for(|pass| *pass).await.is_ok();
-        if !passed || server.write_all(&buffer[..read]).await.is_err() || read == 0 {
+        let bytes = left.take(read);
+        let passed = passed && server.write_all(&buffer[..bytes]).await.is_ok();
+        if bytes < read {
+            cut.cancel();
+        }
+        if !passed || bytes < read || read == 0 {
             // The server may have ended.
             let _ = server.shutdown().await;
             return;
@@ -155,6 +200,7 @@ async fn pass_replies(
     mut server: OwnedReadHalf,
     client: OwnedWriteHalf,
     mut pass: watch::Receiver<bool>,
+    left: Left,
     cut: CancellationToken,
 ) {
     let mut buffer = vec![0; 64 << 10];
@@ -175,12 +221,16 @@ async fn pass_replies(
             () = cut.cancelled() => false,
             passed = pass.wait_for(|pass| *pass) => passed.is_ok(),
         };
+        let bytes = left.take(read);
         match &mut client {
             Some(client) if may_pass => {
                 // The client may have closed it.
-                let _ = client.write_all(&buffer[..read]).await;
+                let _ = client.write_all(&buffer[..bytes]).await;
             }
             _ => client = None,
+        }
+        if bytes < read {
+            cut.cancel();
         }
     }
 }
