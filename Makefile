@@ -67,5 +67,5 @@ render: ## k8s/ written anew from the chart
 image: setup ## the two container images, as archives in target/images and in docker; IMAGE_TAG=.. names them
 	@.ci/image
 
-fuzz: ## (not yet) fuzzing of everything that reads foreign bytes
-	$(call not_yet,the fuzz targets)
+fuzz: ## fuzzing of everything that reads foreign bytes: FUZZ_TARGET=.. FUZZ_SECONDS=60 each; needs a nightly compiler
+	@.ci/fuzz

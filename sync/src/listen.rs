@@ -1,10 +1,11 @@
 //! HTTP/1.1 as this program is asked for things: every connection, every wait and every body has a
 //! bound, whoever is at the other end.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,7 +37,8 @@ pub struct Asker(pub SocketAddr);
 /// What a listener puts up with.
 #[derive(Copy, Clone, Debug)]
 pub struct ServerBounds {
-    /// Connections at once; one more is closed as soon as it is there.
+    /// Connections at once. For one more, the oldest is closed that was not let in yet, so that
+    /// strangers who stand at the door keep no peer out; if all were let in, the new one is.
     pub connections_max: usize,
     /// From the beginning of a connection until both ends trust each other, where they have to.
     pub handshake: Duration,
@@ -69,6 +71,8 @@ pub async fn serve<F, A>(
 {
     let connections = TaskTracker::new();
     let free = Arc::new(Semaphore::new(bounds.connections_max));
+    let callers = Callers::default();
+    let mut numbers = 0..;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, from) = match accepted {
             Ok((stream, from)) => (stream, Asker(from)),
@@ -78,9 +82,19 @@ pub async fn serve<F, A>(
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
-            turned_away.inc();
-            continue;
+        let place = match Arc::clone(&free).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                turned_away.inc();
+                if !callers.turn_away_oldest() {
+                    continue;
+                }
+                // Its place is free as soon as it has heard of it.
+                let Ok(place) = Arc::clone(&free).acquire_owned().await else {
+                    break;
+                };
+                place
+            }
         };
         // Answers are small and waited for. Where it cannot be set they are only slower.
         let _ = stream.set_nodelay(true);
@@ -90,9 +104,11 @@ pub async fn serve<F, A>(
             request.extensions_mut().insert(from);
             answer(request)
         };
+        let caller = callers.called(numbers.next().unwrap_or(u64::MAX));
         connections.spawn(async move {
             let enter = stop.run_until_cancelled(door.enter(stream, &bounds));
-            if let Some(Some((stream, guest))) = enter.await {
+            let entered = caller.unless_turned_away(enter).await;
+            if let Some(Some(Some((stream, guest)))) = entered {
                 converse(stream, guest, bounds, &stop, answer).await;
             }
             drop(place);
@@ -105,6 +121,50 @@ pub async fn serve<F, A>(
         .is_err()
     {
         tracing::warn!("gave up on answers that are still under way");
+    }
+}
+
+/// Those who have called and are not let in yet, in the order in which they called.
+#[derive(Clone, Default)]
+struct Callers(Arc<Mutex<BTreeMap<u64, CancellationToken>>>);
+
+/// One of them.
+struct Caller {
+    callers: Callers,
+    number: u64,
+    turned_away: CancellationToken,
+}
+
+impl Callers {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn called(&self, number: u64) -> Caller {
+        let turned_away = CancellationToken::new();
+        self.waiting().insert(number, turned_away.clone());
+        Caller {
+            callers: self.clone(),
+            number,
+            turned_away,
+        }
+    }
+
+    /// Turns away who has waited the longest; `false` if nobody waits.
+    fn turn_away_oldest(&self) -> bool {
+        let oldest = self.waiting().pop_first();
+        oldest
+            .inspect(|(_, turned_away)| turned_away.cancel())
+            .is_some()
+    }
+}
+
+impl Caller {
+    /// What comes of letting it in, unless it is turned away before: then its place is another's.
+    async fn unless_turned_away<T>(self, enter: impl Future<Output = T>) -> Option<T> {
+        let entered = self.turned_away.run_until_cancelled(enter).await;
+        let is_in_time = self.callers.waiting().remove(&self.number).is_some();
+        entered.filter(|_| is_in_time)
     }
 }
 

@@ -98,7 +98,8 @@ impl Metrics {
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let turned_away = register.counters(
             "udht_connections_turned_away_total",
-            "Connections closed at once as there were too many.",
+            "Connections closed as there were too many: the oldest that was not let in yet, or the new \
+                 one if all were.",
             &["port"],
         )?;
         for port in Port::ALL {

@@ -51,6 +51,8 @@ pub struct ClusterOptions {
     pub cluster: String,
     /// How often each of them exchanges without a reason; `None` for the program's default.
     pub sync_interval: Option<String>,
+    /// How the syncs secure what they say to one another: `--tls`.
+    pub tls: String,
     /// Further arguments of each sync.
     pub sync_arguments: Vec<String>,
     /// Further arguments of each manager.
@@ -66,6 +68,7 @@ impl Default for ClusterOptions {
         Self {
             cluster: "demo".to_owned(),
             sync_interval: None,
+            tls: "off".to_owned(),
             sync_arguments: Vec::new(),
             manager_arguments: Vec::new(),
             store: StoreKind::default(),
@@ -300,7 +303,7 @@ impl Pod {
             format!("--manager={}", self.manager_url()),
             format!("--cluster={}", self.options.cluster),
             format!("--discovery={}", self.discovery),
-            "--tls=off".to_owned(),
+            format!("--tls={}", self.options.tls),
             "--log-format=human".to_owned(),
         ];
         let interval = self.options.sync_interval.as_ref();

@@ -147,12 +147,21 @@ impl Process {
 
     /// Its resident memory in bytes, as the kernel tells.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most that its resident memory ever was, in bytes, as the kernel tells.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, field: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
         let kib: u64 = kib
-            .context("no VmRSS in the status of a process")?
+            .with_context(|| format!("no {field} in the status of a process"))?
             .trim()
             .parse()?;
         Ok(kib * 1024)

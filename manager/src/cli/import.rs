@@ -160,6 +160,31 @@ impl ImportArgs {
     }
 }
 
+/// What an import sends of a file with this content, or what it says is wrong with it. For the fuzz
+/// targets, which send it to nobody.
+#[doc(hidden)]
+pub fn sent_by_import(content: &[u8], needs_end: bool) -> Result<Vec<u8>, String> {
+    let lines = decompressed(Box::new(content)).map_err(|error| format!("a file: {error}"))?;
+    let mut upload = Upload {
+        name: "a file",
+        lines: Lines::new(lines),
+        needs_end,
+        ready: Vec::new(),
+        taken: 0,
+        is_at_end: false,
+        failure: None,
+        hung_up: HungUp::default(),
+        progress: Progress::new("sent", false),
+        err: &mut io::sink(),
+    };
+    let mut sent = Vec::new();
+    let read = upload.read_to_end(&mut sent);
+    match (upload.failure, read) {
+        (Some(failure), _) => Err(failure.to_string()),
+        (None, read) => read.map(|_| sent).map_err(|error| error.to_string()),
+    }
+}
+
 fn decompressed<'a>(input: Box<dyn Read + 'a>) -> io::Result<Box<dyn BufRead + 'a>> {
     let mut head = Vec::new();
     let mut input = input;

@@ -33,6 +33,8 @@ use self::args::{Format, Manager};
 use self::client::Client;
 use self::console::Console;
 use self::failure::Failure;
+#[doc(hidden)]
+pub use self::import::sent_by_import;
 use crate::config::ServeArgs;
 
 /// What the end of the help of the program says.

@@ -125,6 +125,12 @@ impl EmbeddedStore {
     }
 }
 
+/// Opens the store in `database` anew. For the fuzz targets, which have no file.
+#[doc(hidden)]
+pub fn next_opening(database: &Database, draw: Draw) -> Result<Opening, StoreError> {
+    layout::next_opening(database, draw).map_err(|fault| fault.at_opening("the store"))
+}
+
 #[async_trait]
 impl Store for EmbeddedStore {
     fn opening(&self) -> &Opening {

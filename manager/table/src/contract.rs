@@ -275,8 +275,32 @@ impl Batch {
         batch.finish()
     }
 
+    /// Whether records can be read from it: what [`Batch::into_records`] says, with nothing copied.
+    pub fn check(&self) -> Result<(), InvalidMessage> {
+        self.heads().map(drop)
+    }
+
     /// The records in it; refused whole if any of them is none, or if there are too many.
     pub fn into_records(self) -> Result<Vec<(Key, Entry)>, InvalidMessage> {
+        let heads = self.heads()?.into_iter().zip(self.records);
+        let records = heads.map(|((key, origin), record)| {
+            let entry = Entry {
+                version: Version {
+                    reading: Reading::from_u64(record.reading),
+                    origin,
+                },
+                contact: Contact::from_steps(record.contact),
+                body: record.content.map_or(Body::Tombstone, |content| {
+                    Body::Live(Content::from(content))
+                }),
+            };
+            (key, entry)
+        });
+        Ok(records.collect())
+    }
+
+    /// The key of each record and the origin of its version.
+    fn heads(&self) -> Result<Vec<(Key, OriginId)>, InvalidMessage> {
         if self.records.len() > BATCH_RECORDS_MAX {
             let problem = format!(
                 "has {} entries, more than {BATCH_RECORDS_MAX}",
@@ -290,32 +314,20 @@ impl Batch {
             .map(|origin| OriginId::from_slice(origin))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| InvalidMessage::field("origins", "has one that is not 16 bytes"))?;
-        self.records
-            .into_iter()
-            .map(|record| {
-                let key = record
-                    .key
-                    .parse()
-                    .map_err(|error: crate::key::InvalidKey| {
-                        InvalidMessage::field("key", format!("is none: {error}"))
-                    })?;
-                let origin = usize::try_from(record.origin)
-                    .ok()
-                    .and_then(|place| origins.get(place))
-                    .ok_or_else(|| InvalidMessage::field("origin", "names none of the origins"))?;
-                let entry = Entry {
-                    version: Version {
-                        reading: Reading::from_u64(record.reading),
-                        origin: *origin,
-                    },
-                    contact: Contact::from_steps(record.contact),
-                    body: record.content.map_or(Body::Tombstone, |content| {
-                        Body::Live(Content::from(content))
-                    }),
-                };
-                Ok((key, entry))
-            })
-            .collect()
+        let heads = self.records.iter().map(|record| {
+            let key = record
+                .key
+                .parse()
+                .map_err(|error: crate::key::InvalidKey| {
+                    InvalidMessage::field("key", format!("is none: {error}"))
+                })?;
+            let origin = usize::try_from(record.origin)
+                .ok()
+                .and_then(|place| origins.get(place))
+                .ok_or_else(|| InvalidMessage::field("origin", "names none of the origins"))?;
+            Ok((key, *origin))
+        });
+        heads.collect()
     }
 }
 

@@ -385,7 +385,8 @@ fn read<M: Message + Default>(body: &[u8]) -> Result<M, Unreadable> {
 }
 
 /// Reads the batch of a [`Swap`], [`Swapped`] or [`Push`]: `None` if there is none. Refuses one of
-/// another table or with too many records.
+/// another table, with too many records, or with what is no record: the manager would too, and then
+/// what the peer said wrongly would look like a failure of the manager.
 ///
 /// The fields of a batch are bytes, and read here, so that they can be counted first: two bytes on
 /// the wire could else become a hundred in memory.
@@ -413,6 +414,7 @@ pub fn batch_from_bytes(bytes: &[u8], table: &TableName) -> Result<Option<Batch>
             format!("is not of the table {table}"),
         ));
     }
+    batch.check()?;
     Ok((!batch.records.is_empty()).then_some(batch))
 }
 

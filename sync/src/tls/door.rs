@@ -9,6 +9,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -44,8 +45,8 @@ pub enum Door {
 pub type Entered = Either<TcpStream, TlsStream<TcpStream>>;
 
 impl Door {
-    /// Lets in who has called, or says why not, within bounds. Whoever is silent or goes away
-    /// without a word is not let in and not counted.
+    /// Lets in who has called, or says why not, within bounds. Whoever goes away without a word is
+    /// not counted.
     pub async fn enter(self, stream: TcpStream, bounds: &ServerBounds) -> Option<(Entered, Guest)> {
         let peer = stream.peer_addr().ok();
         match self {
@@ -53,7 +54,7 @@ impl Door {
             Self::Plain(refusals) => {
                 // A peer may have made a connection in order to keep it: it has the time that it has
                 // between any two requests.
-                if first_byte(&stream, bounds.head).await? == TLS_BEGINS {
+                if first_byte(&stream, bounds.head).await.ok()?? == TLS_BEGINS {
                     let detail = "it speaks TLS, and this sync was started with --tls off";
                     refusals.note(peer, &Refused::protocol(detail));
                 }
@@ -64,11 +65,11 @@ impl Door {
     }
 }
 
-/// Waits for it, and leaves it there.
-async fn first_byte(stream: &TcpStream, within: Duration) -> Option<u8> {
+/// Waits for it, and leaves it there; `None` if the other end goes away without one.
+async fn first_byte(stream: &TcpStream, within: Duration) -> Result<Option<u8>, Elapsed> {
     let mut byte = [0];
-    let peeked = tokio::time::timeout(within, stream.peek(&mut byte)).await;
-    matches!(peeked, Ok(Ok(1))).then_some(byte[0])
+    let peeked = tokio::time::timeout(within, stream.peek(&mut byte)).await?;
+    Ok(matches!(peeked, Ok(1)).then_some(byte[0]))
 }
 
 impl Tls {
@@ -78,7 +79,11 @@ impl Tls {
         peer: Option<SocketAddr>,
         within: Duration,
     ) -> Option<(Entered, Guest)> {
-        if first_byte(&stream, within).await? != TLS_BEGINS {
+        let Ok(first) = first_byte(&stream, within).await else {
+            self.refusals.note(peer, &Refused::too_slow());
+            return None;
+        };
+        if first? != TLS_BEGINS {
             let detail = "it does not speak TLS; was it started with --tls off?";
             self.refusals.note(peer, &Refused::protocol(detail));
             tell_in_plain(stream).await;

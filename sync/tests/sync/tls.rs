@@ -18,7 +18,7 @@ use udht_sync::tls::{By, Reason, Refused};
 use udht_sync::transport::TransportError;
 
 use crate::authority::{Authority, Folder, Leaf, NAME, client, server};
-use crate::pod::{Pod, Spec, Sync, soon, start};
+use crate::pod::{NEVER, Pod, Spec, Sync, soon, start};
 
 pub(crate) const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -301,6 +301,50 @@ async fn who_begins_a_handshake_and_is_silent_holds_up_nobody_and_is_closed() {
         let _ = soon("it is closed", stream.read_to_end(&mut heard)).await;
     }
     assert_eq!(refused(&a.sync, "server", "other").await, 20);
+}
+
+#[tokio::test]
+async fn who_was_not_let_in_yet_gives_way_to_who_calls_later() {
+    let authority = Authority::new("one");
+    let folder = Folder::new(&[&authority], &authority.leaf());
+    let mut small = with(&folder);
+    small.bounds.server.connections_max = 2;
+    small.bounds.server.handshake = NEVER;
+    let [a, b] = start([small, with(&folder)]).await;
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(TcpStream::connect(a.sync.address.as_str()).await.unwrap());
+    }
+    b.sync.node.exchange(&a.sync.address).await.unwrap();
+    let turned_away = "udht_connections_turned_away_total{port=\"exchange\"}";
+    assert_eq!(a.sync.metric(turned_away).await, 4);
+    for stream in &mut silent[..4] {
+        let heard = soon("it is closed", stream.read(&mut [0])).await;
+        assert!(matches!(heard, Ok(0) | Err(_)));
+    }
+    // The peer keeps its connection, and who calls now takes the place of the last of them.
+    let last = connect(
+        &a,
+        NAME,
+        client(&authority, Some(&authority.leaf()), &TLS13),
+    )
+    .await;
+    last.unwrap().write_all(ASK).await.unwrap();
+    b.sync.node.exchange(&a.sync.address).await.unwrap();
+    assert_eq!(a.sync.metric(turned_away).await, 5);
+}
+
+#[tokio::test]
+async fn who_is_silent_is_counted_once_it_is_closed() {
+    let authority = Authority::new("one");
+    let folder = Folder::new(&[&authority], &authority.leaf());
+    let mut hasty = with(&folder);
+    hasty.bounds.server.handshake = Duration::from_millis(50);
+    let [a] = start([hasty]).await;
+    let mut stream = TcpStream::connect(a.sync.address.as_str()).await.unwrap();
+    let heard = soon("it is closed", stream.read(&mut [0])).await;
+    assert_eq!(heard.unwrap(), 0);
+    counts_refused(&a.sync, "server", "other").await;
 }
 
 #[tokio::test]

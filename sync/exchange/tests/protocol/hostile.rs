@@ -359,6 +359,38 @@ fn a_batch_of_too_many_records_is_an_error() {
     invalid(meet_swapped(many), "batch has 4097 entries");
 }
 
+/// A batch whose second record is none, and what is wrong with it.
+fn batches_with_what_is_no_record() -> [(Vec<u8>, &'static str); 3] {
+    let batch = |change: fn(&mut Batch)| {
+        let mut batch = Batch::new(&peers(), records(0..3));
+        change(&mut batch);
+        batch_to_bytes(&batch)
+    };
+    [
+        (
+            batch(|batch| batch.records[1].key = "a b".into()),
+            "key is none",
+        ),
+        (
+            batch(|batch| batch.records[1].origin = 9),
+            "names none of the origins",
+        ),
+        (batch(|batch| batch.origins[0].truncate(15)), "not 16 bytes"),
+    ]
+}
+
+#[test]
+fn a_batch_with_what_is_no_record_is_an_error() {
+    for (batch, part) in batches_with_what_is_no_record() {
+        let answer = move |_, swapped: Swapped| Swapped {
+            batch: batch.clone(),
+            dealt_with: 10,
+            ..swapped
+        };
+        invalid(meet_swapped(answer), part);
+    }
+}
+
 /// What a replica answers to one ask.
 fn answer(theirs: &Replica, ask: Ask) -> Answer {
     let ours = Replica::new(1);
@@ -467,6 +499,15 @@ fn a_responder_refuses_what_makes_no_sense() {
     refused(&theirs, Ask::Push(push), "not of the table peers");
     let many = batch_to_bytes(&Batch::new(&peers(), records(0..4_097)));
     refused(&theirs, swap(many, vec![]), "more than 4096");
+    // It is the peer that is wrong, and not the manager that fails.
+    for (batch, part) in batches_with_what_is_no_record() {
+        refused(&theirs, swap(batch.clone(), vec![]), part);
+        let push = Push {
+            batch,
+            ..Push::default()
+        };
+        refused(&theirs, Ask::Push(push), part);
+    }
 }
 
 proptest! {
