@@ -9,12 +9,15 @@ use peer_exchange::handshake::{HandshakeRefused, Identity, PROTOCOLS};
 use peer_exchange::message::{
     Answer, Ask, AskFingerprints, AskSymbols, Hello, Open, Push, Request, Response, Swap,
 };
+use peer_exchange::push::PassOn;
 use peer_exchange::push::{Position, plan};
-use peer_exchange::respond::{PassOn, Responded, respond};
+use peer_exchange::respond::{Responded, respond};
 use peer_exchange::{Own, Remote};
 use peer_table::contract::{
-    Batch, FingerprintPage, MESSAGE_BYTES_MAX, WireDigest, WireRecord, fingerprints_to_bytes,
+    Batch, FingerprintPage, MESSAGE_BYTES_MAX, StateRequest, WireDigest, WireHorizon, WireRecord,
+    fingerprints_to_bytes,
 };
+use peer_table::floors::{Replicas, WireIds, WirePublication, WireVector};
 use peer_table::{Entry, Fingerprint, Key, peers};
 use prost::Message;
 
@@ -178,15 +181,17 @@ async fn request(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Ve
             ..digest
         }
     };
-    let ask = match choices.up_to(5) {
+    let ask = match choices.up_to(6) {
         0 => Some(Ask::Open(Open {
             digest,
             symbols: count(choices),
+            without: horizon(choices),
         })),
         1 => Some(Ask::Symbols(AskSymbols {
             digest,
             from: count(choices),
             to: count(choices),
+            without: horizon(choices),
         })),
         2 => Some(Ask::Fingerprints(AskFingerprints {
             from: choices.number(),
@@ -201,7 +206,9 @@ async fn request(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Ve
             after: choices.number(),
             up_to: choices.number(),
             origin: choices.number(),
+            replicas: choices.once_in(2).then(|| replicas(choices)),
         })),
+        5 => Some(Ask::Replicas(replicas(choices))),
         _ => None,
     };
     let request = Request { hello, table, ask };
@@ -213,7 +220,66 @@ async fn request(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Ve
 }
 
 async fn state(manager: &Manager) -> peer_table::contract::State {
-    manager.state(0).await.expect("a manager in memory answers")
+    let request = StateRequest::default();
+    let state = manager.state(&request).await;
+    state.expect("a manager in memory answers")
+}
+
+/// Ids of a few replicas, each 16 bytes, and now and then some that are none.
+fn ids(choices: &mut Choices<'_>) -> (Vec<u8>, usize) {
+    let count = choices.up_to(4);
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        ids.extend([choices.number().to_le_bytes()[0]; 16]);
+    }
+    if choices.once_in(8) {
+        ids.pop();
+    }
+    (ids, count)
+}
+
+fn horizon(choices: &mut Choices<'_>) -> Option<WireHorizon> {
+    if !choices.once_in(2) {
+        return None;
+    }
+    let (ids, count) = ids(choices);
+    let readings = |choices: &mut Choices<'_>| (0..count).map(|_| choices.number()).collect();
+    Some(WireHorizon {
+        origin: vec![choices.number().to_le_bytes()[0]; 16],
+        vector: WireVector {
+            ids,
+            covered: readings(choices),
+            seen: readings(choices),
+        },
+        reading: choices.number(),
+    })
+}
+
+/// What some replica could know of others, fences of anybody among it.
+fn replicas(choices: &mut Choices<'_>) -> Replicas {
+    let (ids, count) = ids(choices);
+    let known = WireIds {
+        ids,
+        fences: (0..count)
+            .map(|_| choices.number().to_le_bytes()[0] % 4)
+            .collect(),
+        times: (0..count).map(|_| choices.number()).collect(),
+    };
+    let publication = |choices: &mut Choices<'_>| WirePublication {
+        store: vec![choices.number().to_le_bytes()[0]; 16],
+        origin: vec![choices.number().to_le_bytes()[0]; 16],
+        at: choices.number(),
+        floor: choices.number(),
+        set_digest: choices.number(),
+        since: choices.number(),
+        storage: 1,
+        peer_id: "pod".to_owned(),
+    };
+    Replicas {
+        ids: choices.once_in(2).then_some(known),
+        publications: (0..count).map(|_| publication(choices)).collect(),
+        origin: vec![choices.number().to_le_bytes()[0]; 16],
+    }
 }
 
 fn spoil_hello(choices: &mut Choices<'_>, hello: &mut Hello) {

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use peer_exchange::Own;
 use peer_table::contract::{
-    Batch, FingerprintPage, MEDIA_TYPE, MergeAnswer, Records, RecordsRequest, State,
-    fingerprints_to_bytes, via_word,
+    Advance, Advanced, Batch, FingerprintPage, MEDIA_TYPE, MergeAnswer, Records, RecordsRequest,
+    State, StateRequest, fingerprints_to_bytes, via_word,
 };
 use peer_table::feed::Via;
+use peer_table::floors::{Ages, Replicas};
 use peer_table::table::Limits;
 use peer_table::{Entry, Fingerprint, Key, OriginId, StoreId, TableName, WallTime};
 use prost::Message;
@@ -61,6 +62,7 @@ impl Manager {
             },
             drift_max: DRIFT_MAX,
             pod: PodArgs::default(),
+            ages: Ages::default(),
         };
         let metrics = Arc::new(Metrics::new().expect("metrics of a process of their own"));
         let (owner, task) = owner::open(Arc::clone(&store) as _, config, Arc::clone(&metrics))
@@ -143,9 +145,22 @@ pub(crate) struct NotDone(StatusCode);
 impl Own for Manager {
     type Error = NotDone;
 
-    async fn state(&self, symbols: usize) -> Result<State, NotDone> {
-        let path = format!("/v1/sync/state?symbols={symbols}");
-        self.message(Method::GET, &path, Vec::new()).await
+    async fn state(&self, request: &StateRequest) -> Result<State, NotDone> {
+        let path = "/v1/sync/state";
+        self.message(Method::POST, path, request.encode_to_vec())
+            .await
+    }
+
+    async fn replicas(&self, theirs: &Replicas) -> Result<Replicas, NotDone> {
+        let path = "/v1/sync/replicas";
+        self.message(Method::POST, path, theirs.encode_to_vec())
+            .await
+    }
+
+    async fn advance(&self, advance: &Advance) -> Result<bool, NotDone> {
+        let path = "/v1/sync/advance";
+        let answer = self.message(Method::POST, path, advance.encode_to_vec());
+        answer.await.map(|Advanced { advanced }| advanced)
     }
 
     async fn fingerprints(
@@ -172,9 +187,17 @@ impl Own for Manager {
             .await
     }
 
-    async fn merge(&self, batch: Batch, via: Via, from: StoreId) -> Result<MergeAnswer, NotDone> {
+    async fn merge(
+        &self,
+        batch: Batch,
+        via: Via,
+        from: StoreId,
+        session: Option<u64>,
+    ) -> Result<MergeAnswer, NotDone> {
         let (table, word) = (&batch.table, via_word(via));
-        let path = format!("/v1/sync/tables/{table}/merge?via={word}&from={from}");
+        let session = session.map(|session| format!("&session={session}"));
+        let session = session.unwrap_or_default();
+        let path = format!("/v1/sync/tables/{table}/merge?via={word}&from={from}{session}");
         self.message(Method::POST, &path, batch.encode_to_vec())
             .await
     }
@@ -242,6 +265,15 @@ impl Store for Memory {
             });
             self.records().extend(read);
         }
+        for (_, keys) in commit.removed {
+            self.records().retain(|key, _| !keys.contains(key));
+        }
         Ok(())
+    }
+
+    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
+        self.records().clear();
+        let opening = self.opening.clone().started_over(draw);
+        opening.ok_or_else(|| StoreError::Unavailable("the ids were used before".to_owned()))
     }
 }
