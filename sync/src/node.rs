@@ -229,6 +229,9 @@ impl Node {
         match &result {
             Ok(report) => {
                 let now = self.uptime();
+                if report.partner.has_met {
+                    self.met_ids.join_as(report.origin);
+                }
                 self.book().own_digest(report.digest, now);
                 let digest = Some(report.partner_digest);
                 self.met(address, &report.partner, report.skew_ms, digest)

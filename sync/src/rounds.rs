@@ -79,7 +79,8 @@ async fn pause(
     stop: &CancellationToken,
 ) -> bool {
     let sleep = |brisk: bool| {
-        let interval = if brisk {
+        // As long as there are peers of whom nothing is known, they are asked one after the other.
+        let interval = if brisk || node.book().has_untried(node.uptime()) {
             interval.min(node.bounds.brisk_interval)
         } else {
             interval

@@ -70,6 +70,7 @@ impl ExchangeView {
             find,
             swap: _,
             advanced: _,
+            origin: _,
         } = report;
         let traffic = report.traffic();
         let counts = |outcomes: &Outcomes| outcomes.iter().collect();

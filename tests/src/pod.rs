@@ -7,10 +7,12 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ureq::Agent;
 
+use crate::cluster::wait::until;
 use crate::http;
 use crate::process::{Process, program};
 
@@ -84,6 +86,9 @@ pub struct Cluster {
     pub pods: Vec<Pod>,
 }
 
+/// How long it takes at the most until pods that start together belong to one cluster.
+const JOINED_WITHIN: Duration = Duration::from_secs(30);
+
 impl Cluster {
     /// Makes `count` pods with their stores in `folder`, and starts them.
     pub fn start(folder: &Path, count: usize, options: &ClusterOptions) -> Result<Self> {
@@ -114,6 +119,19 @@ impl Cluster {
             pod.start()?;
         }
         Ok(Self { pods })
+    }
+
+    /// Waits until all pods belong to their cluster: from then on they take pushes.
+    pub fn wait_until_joined(&self, agent: &Agent) -> Result<()> {
+        for pod in &self.pods {
+            let url = format!("{}/v1/replicas", pod.manager_url());
+            until("the pod belongs", JOINED_WITHIN, || {
+                let replicas = http::get(agent, &url)?.ok()?;
+                ensure!(replicas["belongs"] == true, "{replicas}");
+                Ok(())
+            })?;
+        }
+        Ok(())
     }
 
     /// The pod of this number.

@@ -92,6 +92,7 @@ fn a_push_brings_a_change_without_waiting_for_a_round() {
     };
     let cluster = Cluster::start(folder.path(), 4, &options).unwrap();
     let agent = agent();
+    cluster.wait_until_joined(&agent).unwrap();
     let events = watch_all(&agent, &cluster);
     let url = format!("{}/v1/peers/a", cluster.pods[0].manager_url());
     http::put(&agent, &url, &peer("pushed"))

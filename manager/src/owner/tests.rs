@@ -258,7 +258,7 @@ async fn while_the_server_is_away_everything_is_refused_and_goes_on_when_it_is_b
     let merge = vec![("c".parse().unwrap(), kept.clone())];
     running
         .owner
-        .merge(merge, Via::Push, None)
+        .merge(merge, Via::Exchange, None)
         .await
         .unwrap_err();
     server.start_again();

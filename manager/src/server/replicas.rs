@@ -20,6 +20,9 @@ use crate::owner::ReplicasView;
 pub(super) struct Replicas {
     /// The replica that tells.
     store: String,
+    /// Whether it belongs to a cluster: it is the first of one, or has exchanged with one that
+    /// belongs. Until then it takes no pushes.
+    belongs: bool,
     /// Deleted records that are still remembered here.
     tombstones: usize,
     /// Every write up to then is here, and so everywhere the tombstones of what was deleted; null
@@ -151,6 +154,7 @@ impl From<ReplicasView> for Replicas {
         let own = floors.publication(floors.own());
         Self {
             store: opening.store.to_string(),
+            belongs: floors.has_met(),
             tombstones,
             floor: own.and_then(|own| time(own.floor)),
             held_back: held_back.map(holder),

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, Method, Request, StatusCode};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 use http_body_util::BodyExt;
-use peer_table::floors::Ages;
+use peer_table::floors::{Ages, Evidence};
 use peer_table::table::Limits;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -72,6 +72,14 @@ impl Manager {
         let (owner, task) = owner::open(Arc::clone(&store) as _, config, Arc::clone(&metrics))
             .await
             .unwrap();
+        let task = tokio::spawn(task.run());
+        // It is the first of its cluster, and takes pushes; no tombstone leaves.
+        let first = Evidence {
+            may_begin: true,
+            is_braked: true,
+            ..Evidence::default()
+        };
+        owner.tend(first, None).await.unwrap();
         let stopping = CancellationToken::new();
         let app = App::new(owner.clone(), metrics, stopping.clone());
         let manager = Self {
@@ -80,7 +88,7 @@ impl Manager {
             store,
             stopping,
             folder,
-            task: tokio::spawn(task.run()),
+            task,
         };
         contract::load(&manager).await;
         manager

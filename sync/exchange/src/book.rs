@@ -276,19 +276,21 @@ impl PeerBook {
     /// A random peer that is neither ourselves nor left alone at the moment; of those that were never
     /// tried, as long as there are any, so that all are soon known.
     pub fn choose(&self, now: Uptime, random: u64) -> Option<&Address> {
-        let is_new = |address: &&Address| self.peers[*address] == Peer::default();
-        let new = self.ready(now).filter(is_new).count();
-        let among = if new > 0 {
-            new
-        } else {
-            self.ready(now).count()
-        };
-        let chosen = usize::try_from(random.checked_rem(among as u64)?).ok()?;
-        if new > 0 {
-            self.ready(now).filter(is_new).nth(chosen)
-        } else {
-            self.ready(now).nth(chosen)
+        let nth = |count: usize| usize::try_from(random.checked_rem(count as u64)?).ok();
+        if let Some(chosen) = nth(self.untried(now).count()) {
+            return self.untried(now).nth(chosen);
         }
+        self.ready(now).nth(nth(self.ready(now).count())?)
+    }
+
+    /// Whether there is a peer that was never tried.
+    pub fn has_untried(&self, now: Uptime) -> bool {
+        self.untried(now).next().is_some()
+    }
+
+    fn untried(&self, now: Uptime) -> impl Iterator<Item = &Address> {
+        let is_new = |address: &&Address| self.peers[*address] == Peer::default();
+        self.ready(now).filter(is_new)
     }
 
     /// Whether there is a peer, besides ourselves, of whose opening we do not know.

@@ -15,10 +15,10 @@ mod find;
 mod listing;
 mod swap;
 
-use peer_table::TableName;
 use peer_table::contract::{Advance, InvalidMessage, StateRequest};
 use peer_table::sketch::Sketch;
 use peer_table::table::Digest;
+use peer_table::{OriginId, TableName};
 
 pub(crate) use self::conversation::Conversation;
 use self::find::{Found, Prefix, wire};
@@ -66,6 +66,8 @@ impl Default for Options {
 pub struct Report {
     /// How it went.
     pub kind: Kind,
+    /// The opening of our store that took part.
+    pub origin: OriginId,
     /// With whom.
     pub partner: Partner,
     /// How far its clock is ahead of ours, in milliseconds.

@@ -244,6 +244,11 @@ impl Identity {
         })
     }
 
+    /// The current opening of our store.
+    pub const fn origin(&self) -> OriginId {
+        self.origin
+    }
+
     /// The digest of what we know of all replicas.
     pub const fn replicas_digest(&self) -> u64 {
         self.replicas_digest

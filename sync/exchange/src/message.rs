@@ -588,7 +588,11 @@ mod tests {
         };
         assert_eq!(batch_to_bytes(&batch), Vec::<u8>::new());
         assert_eq!(batch_from_bytes(&[], &table()), Ok(None));
-        batch.records.push(WireRecord::default());
+        batch.origins.push(vec![1; 16]);
+        batch.records.push(WireRecord {
+            key: "a".into(),
+            ..WireRecord::default()
+        });
         assert!(batch_from_bytes(&batch_to_bytes(&batch), &table()).is_err());
         batch.table = "peers".into();
         assert_eq!(

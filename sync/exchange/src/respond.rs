@@ -160,14 +160,19 @@ impl<O: Own> Responder<'_, O> {
         table: &str,
         ask: Option<Ask>,
     ) -> Result<Answer, Refusal> {
+        let without = left_by(ask.as_ref());
+        let makes_sense = without
+            .as_ref()
+            .map_or(Ok(()), |left| left.read().map(drop));
         let request = StateRequest {
             symbols: symbols_for(ask.as_ref()),
             give_snapshot: matches!(ask, Some(Ask::Open(_))),
-            without: left_by(ask.as_ref()),
+            without: without.filter(|_| makes_sense.is_ok()),
             ..StateRequest::default()
         };
         let state = self.own.state(&request).await.map_err(unavailable)?;
         let partner = self.greet(&state, hello)?;
+        makes_sense.map_err(malformed)?;
         let table: TableName = table.parse().map_err(malformed)?;
         let Some(stand) = state.table(&table) else {
             let detail = format!("there is no table {table} here");
@@ -180,6 +185,7 @@ impl<O: Own> Responder<'_, O> {
             Some(Ask::Swap(swap)) => self.swap(&table, swap, &partner).await,
             Some(Ask::Push(push)) => self.push(table, push, &partner).await,
             Some(Ask::Replicas(theirs)) => {
+                theirs.check().map_err(malformed)?;
                 let ours = self.own.replicas(&theirs).await;
                 Ok(Answer::Replicas(ours.map_err(unavailable)?))
             }
@@ -307,6 +313,7 @@ impl<O: Own> Responder<'_, O> {
                 ids: None,
                 ..news.clone()
             };
+            news.check().map_err(malformed)?;
             self.own.replicas(&news).await.map_err(unavailable)?;
         }
         let mut batch = batch.unwrap_or_else(|| Batch::new(&table, []));

@@ -33,18 +33,32 @@ pub struct Tending {
     drift_max: Duration,
 }
 
-/// The ids under which replicas were talked to and of which the manager was not told yet.
+/// Whom this sync has met, for the manager to be told.
 #[derive(Debug, Default)]
-pub struct Met(Mutex<BTreeSet<OriginId>>);
+pub struct Met {
+    /// The ids under which replicas were talked to and of which it was not told yet.
+    ids: Mutex<BTreeSet<OriginId>>,
+    /// The own id under which an exchange with a replica that belongs was completed.
+    joined: Mutex<Option<OriginId>>,
+}
 
 impl Met {
     fn ids(&self) -> MutexGuard<'_, BTreeSet<OriginId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a replica was talked to.
     pub fn note(&self, id: OriginId) {
         self.ids().insert(id);
+    }
+
+    /// Notes that an exchange with one that belongs was completed under this id of our own.
+    pub fn join_as(&self, own: OriginId) {
+        *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some(own);
+    }
+
+    fn joined(&self) -> Option<OriginId> {
+        *self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,10 +110,11 @@ impl Tending {
                 has_strangers: book.has_strangers(),
                 is_braked: is_blind || is_braked,
                 may_begin,
+                joined: self.node.met_ids.joined(),
                 met: met.iter().copied().collect(),
                 gone,
             };
-            let belongs = may_begin || book.peers().any(|(_, peer)| peer.has_met);
+            let belongs = may_begin || evidence.joined.is_some();
             (evidence, book.own_clock_off(self.drift_max, now), belongs)
         };
         let clock_off_ms = clock_off_ms.unwrap_or(0);

@@ -87,6 +87,8 @@ pub(crate) struct Sync {
     pub(crate) published: Option<Publication>,
     /// The ids under which replicas were talked to and of which the manager was not told yet.
     pub(crate) met: BTreeSet<OriginId>,
+    /// The own id under which an exchange with a replica that belongs was completed.
+    pub(crate) joined: Option<OriginId>,
 }
 
 /// What a manager is asked to write.

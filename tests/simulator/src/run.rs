@@ -655,6 +655,9 @@ fn exchange_now(sim: &Sim, tasks: &mut Tasks, from: usize, to: usize) -> Option<
                 Ok(report) => {
                     let (partner, skew_ms) = (&report.partner, report.skew_ms);
                     sync::met(&mut world, from, &address, partner, skew_ms, None);
+                    if let (Some(sync), true) = (&mut world.pods[from].sync, partner.has_met) {
+                        sync.joined = Some(report.origin);
+                    }
                 }
                 Err(error) => sync::failed(&mut world, from, &address, error),
             }

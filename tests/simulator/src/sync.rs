@@ -48,6 +48,7 @@ pub(crate) fn start(sim: &Sim, world: &mut World, pod: usize) {
         since: None,
         published: None,
         met: std::collections::BTreeSet::new(),
+        joined: None,
     });
     world.say(|| format!("pod {pod}: sync starts"));
     discover(world, pod);
@@ -132,6 +133,7 @@ pub(crate) fn tend(world: &mut World, pod: usize) {
         has_strangers: sync.book.has_strangers(),
         is_braked: false,
         may_begin: sync.book.is_new_cluster(),
+        joined: sync.joined,
         met: std::mem::take(&mut sync.met).into_iter().collect(),
         gone,
     };
@@ -190,6 +192,9 @@ pub(crate) fn begin_exchange(
                 let now = world.pods[pod].uptime(world.now_ms);
                 if let Some(sync) = &mut world.pods[pod].sync {
                     sync.book.own_digest(report.digest, now);
+                    if report.partner.has_met {
+                        sync.joined = Some(report.origin);
+                    }
                 }
                 let digest = Some(report.partner_digest);
                 met(

@@ -56,6 +56,7 @@ impl House {
             written: AtomicUsize::new(0),
             peaks: [0; 2],
         };
+        house.cluster.wait_until_joined(&house.agent).unwrap();
         // What a program needs once, it needs before anybody looks.
         house.peers_go_on();
         house.peaks = house

@@ -95,6 +95,9 @@ pub struct Tend {
     /// further off than is allowed.
     #[prost(sint64, tag = "6")]
     pub clock_off_ms: i64,
+    /// See [`Evidence::joined`]: 16 bytes, or none.
+    #[prost(bytes = "vec", tag = "7")]
+    pub joined: Vec<u8>,
 }
 
 impl From<&Evidence> for Tend {
@@ -111,6 +114,9 @@ impl From<&Evidence> for Tend {
                 .collect(),
             gone: evidence.gone.iter().map(ToString::to_string).collect(),
             clock_off_ms: 0,
+            joined: evidence
+                .joined
+                .map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
         }
     }
 }
@@ -126,11 +132,19 @@ impl Tend {
             let problem = format!("has {} entries, more than {GONE_MAX}", self.gone.len());
             return Err(InvalidMessage::field("gone", problem));
         }
+        let joined = match self.joined.as_slice() {
+            [] => None,
+            bytes => Some(
+                OriginId::from_slice(bytes)
+                    .ok_or_else(|| InvalidMessage::field("joined", "is not 16 bytes"))?,
+            ),
+        };
         let gone = self.gone.iter().map(|key| key.parse());
         Ok(Evidence {
             has_strangers: self.has_strangers,
             is_braked: self.is_braked,
             may_begin: self.may_begin,
+            joined,
             met: met.iter().copied().map(OriginId::from_bytes).collect(),
             gone: gone
                 .collect::<Result<_, _>>()

@@ -55,6 +55,8 @@ pub struct Evidence {
     pub is_braked: bool,
     /// Nobody whom discovery lists belongs to a cluster yet, so this replica may begin one.
     pub may_begin: bool,
+    /// The own id under which an exchange with a replica that belongs was completed.
+    pub joined: Option<OriginId>,
     /// The ids under which replicas were talked to since the last time.
     pub met: Vec<OriginId>,
     /// The records of pods that are gone for good, as Kubernetes has said for long enough.
@@ -96,7 +98,7 @@ impl Floors {
         for id in &evidence.met {
             self.met(*id, now);
         }
-        if evidence.may_begin {
+        if evidence.may_begin || evidence.joined == Some(self.own) {
             self.meet();
         }
         if !evidence.is_braked {

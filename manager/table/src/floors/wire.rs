@@ -294,6 +294,15 @@ impl Replicas {
         }
     }
 
+    /// Whether all of it can be read.
+    pub fn check(&self) -> Result<(), InvalidMessage> {
+        if let Some(ids) = &self.ids {
+            ids.read()?;
+        }
+        self.publications()?;
+        self.teller().map(drop)
+    }
+
     /// The publications in it.
     pub fn publications(&self) -> Result<Vec<Publication>, InvalidMessage> {
         publications(&self.publications)

@@ -259,6 +259,7 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
         let (partner, skew_ms) = self.met()?;
         Ok(Report {
             kind,
+            origin: self.identity.origin(),
             partner: partner.clone(),
             skew_ms,
             digest,
