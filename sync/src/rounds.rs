@@ -79,8 +79,10 @@ async fn pause(
     stop: &CancellationToken,
 ) -> bool {
     let sleep = |brisk: bool| {
-        // As long as there are peers of whom nothing is known, they are asked one after the other.
-        let interval = if brisk || node.book().has_untried(node.uptime()) {
+        // As long as there are peers of whom nothing is known, or none was met that belongs, one is
+        // asked after the other.
+        let is_new = node.met_ids.is_newcomer() || node.book().has_untried(node.uptime());
+        let interval = if brisk || is_new {
             interval.min(node.bounds.brisk_interval)
         } else {
             interval

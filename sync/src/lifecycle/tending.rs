@@ -2,6 +2,7 @@
 //! and what it publishes is pushed to all.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Met {
     ids: Mutex<BTreeSet<OriginId>>,
     /// The own id under which an exchange with a replica that belongs was completed.
     joined: Mutex<Option<OriginId>>,
+    /// Whether this replica may be the first of its cluster.
+    may_begin: AtomicBool,
 }
 
 impl Met {
@@ -55,6 +58,11 @@ impl Met {
     /// Notes that an exchange with one that belongs was completed under this id of our own.
     pub fn join_as(&self, own: OriginId) {
         *self.joined.lock().unwrap_or_else(PoisonError::into_inner) = Some(own);
+    }
+
+    /// Whether an exchange with one that belongs is still to come.
+    pub fn is_newcomer(&self) -> bool {
+        self.joined().is_none() && !self.may_begin.load(Ordering::Relaxed)
     }
 
     fn joined(&self) -> Option<OriginId> {
@@ -102,7 +110,7 @@ impl Tending {
     pub async fn tend(&self, gone: Vec<Key>, is_braked: bool) -> Result<bool, ManagerError> {
         let is_blind = self.is_listed && self.node.pods().borrow().sight != Sight::Live;
         let met = std::mem::take(&mut *self.node.met_ids.ids());
-        let (evidence, clock_off_ms, belongs) = {
+        let (evidence, clock_off_ms) = {
             let now = self.node.uptime();
             let book = self.node.book();
             let may_begin = !is_blind && book.is_new_cluster();
@@ -114,9 +122,12 @@ impl Tending {
                 met: met.iter().copied().collect(),
                 gone,
             };
-            let belongs = may_begin || evidence.joined.is_some();
-            (evidence, book.own_clock_off(self.drift_max, now), belongs)
+            (evidence, book.own_clock_off(self.drift_max, now))
         };
+        let met_ids = &self.node.met_ids;
+        met_ids
+            .may_begin
+            .fetch_or(evidence.may_begin, Ordering::Relaxed);
         let clock_off_ms = clock_off_ms.unwrap_or(0);
         self.node.metrics.lifecycle.clock_off.set(clock_off_ms);
         let tend = Tend {
@@ -132,7 +143,7 @@ impl Tending {
                     })
                     .await;
                 }
-                Ok(belongs)
+                Ok(!self.node.met_ids.is_newcomer())
             }
             Err(error) => {
                 self.node.met_ids.ids().extend(met);
