@@ -87,7 +87,7 @@ pub struct LifecycleBounds {
     pub handover_again: Duration,
     /// How long a peer is waited for before the next is tried beside it.
     pub next_peer: Duration,
-    /// How often the manager is told of other replicas, on average.
+    /// How often the manager is told of other replicas, on average, at the least.
     pub tend: Duration,
     /// After all peers were tried in vain, and after a record could not be read or removed.
     pub pause: Duration,

@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
+use anyhow::ensure;
 use serde_json::{Value, json};
+use udht_tests::cluster::wait::until;
 use udht_tests::http::{self, agent};
 use udht_tests::pod::{Cluster, ClusterOptions};
 use udht_tests::process::{PATIENCE, Process, program};
@@ -108,6 +110,53 @@ fn a_push_brings_a_change_without_waiting_for_a_round() {
         );
         assert!(applied >= 1.0, "pod {}: {applied} by push", pod.number);
     }
+}
+
+#[test]
+fn a_tombstone_leaves_every_pod_once_all_have_it_and_what_was_deleted_stays_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ClusterOptions {
+        sync_interval: Some("200ms".to_owned()),
+        manager_arguments: vec!["--floor-interval=1s".to_owned()],
+        ..ClusterOptions::default()
+    };
+    let mut cluster = Cluster::start(folder.path(), 3, &options).unwrap();
+    let agent = agent();
+    cluster.wait_until_joined(&agent).unwrap();
+    let url =
+        |cluster: &Cluster, pod: usize| format!("{}/v1/peers/a", cluster.pods[pod].manager_url());
+    http::put(&agent, &url(&cluster, 0), &peer("short-lived"))
+        .unwrap()
+        .ok()
+        .unwrap();
+    let status = |cluster: &Cluster, pod| http::get(&agent, &url(cluster, pod)).unwrap().status;
+    let is_everywhere =
+        |cluster: &Cluster, wanted| (0..3).all(|pod| status(cluster, pod) == wanted);
+    until("it is everywhere", PATIENCE, || {
+        ensure!(is_everywhere(&cluster, 200));
+        Ok(())
+    })
+    .unwrap();
+    // One is killed, so that it has a fenced opening, and misses the deletion.
+    cluster.pod(3).kill().unwrap();
+    http::delete(&agent, &url(&cluster, 1)).unwrap();
+    cluster.pod(3).start().unwrap();
+    until("no tombstone is left", PATIENCE, || {
+        for pod in &cluster.pods {
+            let replicas =
+                http::get(&agent, &format!("{}/v1/replicas", pod.manager_url()))?.ok()?;
+            let is_quiet = replicas["tombstones"] == 0 && replicas["floor"].is_string();
+            ensure!(is_quiet, "pod {}: {replicas}", pod.number);
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert!(is_everywhere(&cluster, 404));
+    let collected = |pod: &udht_tests::pod::Pod| {
+        let metrics = http::text(&agent, &format!("{}/metrics", pod.ops_url())).unwrap();
+        metric(&metrics, "udht_tombstones_collected_total")
+    };
+    assert!(cluster.pods.iter().map(collected).sum::<f64>() >= 1.0);
 }
 
 #[test]

@@ -73,7 +73,8 @@ impl Met {
 impl Tending {
     /// Of this node; `is_listed` is whether its peers are listed by Kubernetes.
     pub fn new(node: Arc<Node>, pusher: Arc<Pusher>, is_listed: bool, drift_max: Duration) -> Self {
-        let pause = node.bounds.lifecycle.tend;
+        // What rounds bring is of use at once, where they are quick.
+        let pause = node.bounds.lifecycle.tend.min(node.interval * 2);
         Self {
             node,
             pusher,
