@@ -82,19 +82,18 @@ pub async fn serve<F, A>(
                 continue;
             }
         };
-        let place = match Arc::clone(&free).try_acquire_owned() {
-            Ok(place) => place,
-            Err(_) => {
-                turned_away.inc();
-                if !callers.turn_away_oldest() {
-                    continue;
-                }
-                // Its place is free as soon as it has heard of it.
-                let Ok(place) = Arc::clone(&free).acquire_owned().await else {
-                    break;
-                };
-                place
+        let place = if let Ok(place) = Arc::clone(&free).try_acquire_owned() {
+            place
+        } else {
+            turned_away.inc();
+            if !callers.turn_away_oldest() {
+                continue;
             }
+            // Its place is free as soon as it has heard of it.
+            let Ok(place) = Arc::clone(&free).acquire_owned().await else {
+                break;
+            };
+            place
         };
         // Answers are small and waited for. Where it cannot be set they are only slower.
         let _ = stream.set_nodelay(true);
@@ -106,7 +105,8 @@ pub async fn serve<F, A>(
         };
         let caller = callers.called(numbers.next().unwrap_or(u64::MAX));
         connections.spawn(async move {
-            let enter = stop.run_until_cancelled(door.enter(stream, &bounds));
+            // A handshake is much to carry about.
+            let enter = Box::pin(stop.run_until_cancelled(door.enter(stream, &bounds)));
             let entered = caller.unless_turned_away(enter).await;
             if let Some(Some(Some((stream, guest)))) = entered {
                 converse(stream, guest, bounds, &stop, answer).await;

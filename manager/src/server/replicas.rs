@@ -17,7 +17,11 @@ use crate::owner::ReplicasView;
 
 /// All replicas that are known here, and what tombstones wait for.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Replicas {
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a state of its own that one looks for"
+)]
+pub(super) struct KnownReplicas {
     /// The replica that tells.
     store: String,
     /// Whether it belongs to a cluster: it is the first of one, or has exchanged with one that
@@ -134,7 +138,7 @@ impl Replica {
     }
 }
 
-impl From<ReplicasView> for Replicas {
+impl From<ReplicasView> for KnownReplicas {
     fn from(view: ReplicasView) -> Self {
         let ReplicasView {
             floors,
@@ -183,11 +187,11 @@ impl From<ReplicasView> for Replicas {
 #[utoipa::path(
     get, path = "/v1/replicas", tag = "replicas", operation_id = "listReplicas",
     responses(
-        (status = 200, description = "What is known.", body = Replicas),
+        (status = 200, description = "What is known.", body = KnownReplicas),
         Fails<400>,
     ),
 )]
-pub(super) async fn list(State(app): State<Arc<App>>, Query(()): Query<()>) -> Json<Replicas> {
+pub(super) async fn list(State(app): State<Arc<App>>, Query(()): Query<()>) -> Json<KnownReplicas> {
     Json(app.owner.replicas().into())
 }
 

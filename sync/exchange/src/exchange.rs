@@ -311,12 +311,11 @@ pub async fn exchange<O: Own, R: Remote>(
         }
     };
 
-    let digest = match kind {
-        Kind::Equal => before,
-        _ => {
-            let state = own.state(&StateRequest::default()).await;
-            Prefix::of_own(&state.map_err(ExchangeError::own)?, table)?.digest
-        }
+    let digest = if kind == Kind::Equal {
+        before
+    } else {
+        let state = own.state(&StateRequest::default()).await;
+        Prefix::of_own(&state.map_err(ExchangeError::own)?, table)?.digest
     };
     let all_came = is_whole && moved.missing_theirs == 0 && moved.merged_here.refused() == 0;
     let advanced = match (state.session, snapshot) {

@@ -72,7 +72,7 @@ pub(crate) fn import(bytes: &[u8]) {
             }
         }
         let before = manager.entries();
-        let request = request.body(in_parts(body, mode)).expect("a request");
+        let request = request.body(in_parts(&body, mode)).expect("a request");
         let (status, _) = answered(&manager, request).await;
         if !status.is_success() {
             assert_eq!(before, manager.entries(), "{status} changes nothing");
@@ -82,7 +82,7 @@ pub(crate) fn import(bytes: &[u8]) {
 }
 
 /// A body that comes in pieces, so that no line and no frame is in one of them as a whole.
-fn in_parts(body: Vec<u8>, size: u8) -> Body {
+fn in_parts(body: &[u8], size: u8) -> Body {
     let size = usize::from(size).max(1);
     let parts: Vec<_> = body.chunks(size).map(Bytes::copy_from_slice).collect();
     let parts = parts.into_iter().map(Ok::<_, Infallible>);
@@ -271,11 +271,9 @@ fn request(choices: &mut Choices<'_>, manager: &Manager, etag: &str) -> Option<R
         } else {
             (*choices.of(&VALUES)).to_owned()
         };
-        target.push_str(&format!(
-            "{}={}",
-            escaped(choices, &name),
-            escaped(choices, &value)
-        ));
+        target.push_str(&escaped(choices, &name));
+        target.push('=');
+        target.push_str(&escaped(choices, &value));
     }
     let mut request = Request::builder().method(method).uri(target);
     let mut has_type = false;
@@ -302,7 +300,7 @@ fn request(choices: &mut Choices<'_>, manager: &Manager, etag: &str) -> Option<R
     let body = if is_whole {
         Body::from(body)
     } else {
-        in_parts(body, 7)
+        in_parts(&body, 7)
     };
     request.body(body).ok()
 }
@@ -328,9 +326,12 @@ fn body(choices: &mut Choices<'_>, manager: &Manager) -> (&'static str, Vec<u8>)
         }
         3 => {
             let lines = choices.up_to(4);
-            let mut dump: String = (0..lines).map(|_| format!("{}\n", peer(choices))).collect();
-            dump.push_str(&format!("{{\"end\":{{\"records\":{lines}}}}}\n"));
-            let dump = dump.into_bytes();
+            let peers = (0..lines).map(|_| peer(choices).to_string());
+            let end = serde_json::json!({"end": {"records": lines}});
+            let mut dump: Vec<_> = peers.chain([end.to_string()]).collect();
+            // So that the last line ends too.
+            dump.push(String::new());
+            let dump = dump.join("\n").into_bytes();
             let is_compressed = choices.once_in(2);
             let compressed = || zstd::encode_all(&dump[..], 1).expect("memory for zstd");
             (NDJSON, if is_compressed { compressed() } else { dump })

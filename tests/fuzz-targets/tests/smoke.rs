@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use udht_fuzz_targets::{TARGETS, Target};
 
@@ -24,8 +24,9 @@ fn folder(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn names(folder: PathBuf) -> BTreeSet<String> {
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.collect()
 }
@@ -46,7 +47,7 @@ fn changed(random: &mut fastrand::Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
         match random.u8(0..7) {
             0 if place < bytes.len() => bytes[place] ^= 1 << random.u8(0..8),
             1 if place < bytes.len() => {
-                bytes[place] = random.choice([0, 1, 127, 128, 255]).unwrap()
+                bytes[place] = random.choice([0, 1, 127, 128, 255]).unwrap();
             }
             2 if place < bytes.len() => drop(bytes.remove(place)),
             3 => bytes.truncate(place),
@@ -68,7 +69,8 @@ fn changed(random: &mut fastrand::Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
 
 fn feed((name, target): Target, bytes: &[u8]) {
     if catch_unwind(|| target(bytes)).is_err() {
-        let shown: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let shown: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let shown = shown.concat();
         panic!("{name} fails, as said above, with these bytes: {shown}");
     }
 }
@@ -92,8 +94,8 @@ fn every_target_takes_its_seeds_and_what_is_made_of_them() {
 #[test]
 fn every_target_has_its_program_and_its_seeds() {
     let targets: BTreeSet<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
-    assert_eq!(names(folder("seeds")), targets);
-    let programs = names(folder("fuzz_targets"));
+    assert_eq!(names(&folder("seeds")), targets);
+    let programs = names(&folder("fuzz_targets"));
     let programs: BTreeSet<_> = programs
         .iter()
         .map(|program| program.strip_suffix(".rs").unwrap().to_owned())

@@ -519,70 +519,86 @@ fn reconcile(sim: &Sim, tasks: &mut Tasks, cluster: usize) {
     let Some(hub) = hub else {
         return;
     };
-    let others: Vec<_> = pods.iter().copied().filter(|pod| *pod != hub).collect();
-    let (is_tight, is_paged) = {
-        let setting = &sim.world().setting;
-        // Tables that are full take no new key, so they need not become equal.
-        let is_tight = setting.records_max < 100;
-        // A record that is merged within one page of a listing may move to another that is done
-        // already: the next exchange finds it.
-        (is_tight, setting.page < 1_000)
-    };
+    // Tables that are full take no new key, so they need not become equal.
+    let is_tight = sim.world().setting.records_max < 100;
+    settle_all(sim, tasks, hub, &pods, is_tight);
+    if sim.world().violation.is_none() && !is_tight {
+        demand_rest(sim, tasks, hub, &pods);
+    }
+    let mut world = sim.world();
+    for pod in pods {
+        let checked = check_rest(&world.pods[pod], &expected, &world.oracle, is_tight);
+        if let Err(Violation { rule, detail }) = checked {
+            return world.broken(rule, detail);
+        }
+    }
+}
+
+/// Has all pods exchange and look after their floors, until no tombstone is left.
+fn settle_all(sim: &Sim, tasks: &mut Tasks, hub: usize, pods: &[usize], is_tight: bool) {
+    let others = pods.iter().copied().filter(|pod| *pod != hub);
+    let by_hub: Vec<_> = others.flat_map(|pod| [(hub, pod), (pod, hub)]).collect();
+    let all = pods.iter().flat_map(|a| pods.iter().map(move |b| (*a, *b)));
+    let all: Vec<_> = all.filter(|(a, b)| a != b).collect();
     for round in 0..REST_ROUNDS {
         // By way of one of them first; what still waits then waits for some two to meet.
-        let by_hub = others.iter().flat_map(|pod| [(hub, *pod), (*pod, hub)]);
-        let by_hub: Vec<_> = by_hub.collect();
         let pairs = if round <= GIVEN_UP_AT { &by_hub } else { &all };
-        {
-            for (from, to) in pairs.iter().copied().filter(|(from, to)| from != to) {
-                // Who is told that it was given up starts over, and has to be asked again.
-                let report = exchange_now(sim, tasks, from, to);
-                let report = report.or_else(|| exchange_now(sim, tasks, from, to));
-                let mut world = sim.world();
-                if world.violation.is_some() {
-                    return;
-                }
-                if report.is_none() {
-                    let detail = format!("{from} and {to} do not exchange");
-                    return world.broken("comes to rest", detail);
-                }
+        for (from, to) in pairs.iter().copied() {
+            // Who is told that it was given up starts over, and has to be asked again.
+            let report = exchange_now(sim, tasks, from, to);
+            let report = report.or_else(|| exchange_now(sim, tasks, from, to));
+            let mut world = sim.world();
+            if world.violation.is_some() {
+                return;
+            }
+            if report.is_none() {
+                let detail = format!("{from} and {to} do not exchange");
+                return world.broken("comes to rest", detail);
             }
         }
         if round >= GIVEN_UP_AT {
-            give_up_the_dead(sim, hub, &pods);
+            give_up_the_dead(sim, hub, pods);
         }
-        tend_all(sim, tasks, &pods);
+        tend_all(sim, tasks, pods);
         let is_done = pods.iter().all(|pod| tombstones(sim, *pod) == 0);
         // Where a table is full, what it refuses holds all floors back.
         if round > GIVEN_UP_AT && (is_done || is_tight) {
             break;
         }
     }
-    for pod in &pods {
+}
+
+/// Demands that no tombstone is left, that all tables are equal, and that nothing moves any more.
+fn demand_rest(sim: &Sim, tasks: &mut Tasks, hub: usize, pods: &[usize]) {
+    for pod in pods {
         let left = tombstones(sim, *pod);
-        if left > 0 && !is_tight {
-            let kept = {
-                let world = sim.world();
-                let manager = world.pods[*pod].ready();
-                manager.and_then(|manager| manager.table.held_back(false))
-            };
+        if left > 0 {
+            let mut world = sim.world();
+            let manager = world.pods[*pod].ready();
+            let kept = manager.and_then(|manager| manager.table.held_back(false));
             let detail = format!("pod {pod} has {left}: {kept:?}");
-            return sim.world().broken("tombstones are gone in the end", detail);
+            return world.broken("tombstones are gone in the end", detail);
         }
     }
-    let is_equal = |sim: &Sim, pod: usize| {
-        let world = sim.world();
-        difference(&world.pods[hub], &world.pods[pod])
+    // A record that is merged within one page of a listing may move to another that is done already:
+    // the next exchange finds it.
+    let exchanges = if sim.world().setting.page < 1_000 {
+        6
+    } else {
+        1
     };
-    for pod in others.iter().copied().filter(|_| !is_tight) {
-        for _ in 0..if is_paged { 6 } else { 1 } {
+    for pod in pods.iter().copied().filter(|pod| *pod != hub) {
+        for _ in 0..exchanges {
             exchange_now(sim, tasks, hub, pod);
         }
-        if let Some(difference) = is_equal(sim, pod) {
+        let difference = {
+            let world = sim.world();
+            difference(&world.pods[hub], &world.pods[pod])
+        };
+        if let Some(difference) = difference {
             let detail = format!("{hub} and {pod}: {difference}");
-            return sim
-                .world()
-                .broken("an exchange makes two tables equal", detail);
+            let mut world = sim.world();
+            return world.broken("an exchange makes two tables equal", detail);
         }
         let report = exchange_now(sim, tasks, hub, pod);
         let moves = |report: &Report| {
@@ -591,13 +607,6 @@ fn reconcile(sim: &Sim, tasks: &mut Tasks, cluster: usize) {
         if report.as_ref().is_none_or(moves) {
             let detail = format!("{hub} and {pod}: {report:?}");
             return sim.world().broken("equal tables move nothing", detail);
-        }
-    }
-    let mut world = sim.world();
-    for pod in pods {
-        let checked = check_rest(&world.pods[pod], &expected, &world.oracle, is_tight);
-        if let Err(Violation { rule, detail }) = checked {
-            return world.broken(rule, detail);
         }
     }
 }

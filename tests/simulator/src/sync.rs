@@ -10,7 +10,7 @@ use peer_exchange::respond::{RespondReport, Responded, respond};
 use peer_exchange::{Address, ExchangeError, Own, Partner, PeerBook, Refusal, Remote, Report};
 use peer_table::contract::{
     Advance, Batch, BatchBuilder, FingerprintPage, MESSAGE_BYTES_MAX, MergeAnswer, Records, State,
-    StateRequest,
+    StateRequest, WireHorizon,
 };
 use peer_table::feed::{Changed, Via};
 use peer_table::floors::{Evidence, Replicas};
@@ -426,7 +426,7 @@ impl Own for Hand {
     type Error = Down;
 
     async fn state(&self, request: &StateRequest) -> Result<State, Down> {
-        let without = request.without.as_ref().map(|left| left.read());
+        let without = request.without.as_ref().map(WireHorizon::read);
         let without = without.transpose().map_err(|_| Down)?;
         let symbols = usize::try_from(request.symbols).map_err(|_| Down)?;
         let gives = {

@@ -28,13 +28,12 @@ pub(super) async fn swap<O: Own, R: Remote>(
     let mut owed = None;
     let mut given = BTreeSet::new();
     while !ours.is_empty() || !theirs.is_empty() || owed.is_some() {
-        let batch = match owed.take() {
-            Some(answers) => answers,
-            None => {
-                let (batch, left) = take_own(conversation, ours, moved).await?;
-                ours = left;
-                batch
-            }
+        let batch = if let Some(answers) = owed.take() {
+            answers
+        } else {
+            let (batch, left) = take_own(conversation, ours, moved).await?;
+            ours = left;
+            batch
         };
         let want = &theirs[..theirs.len().min(WANTED_MAX)];
         if batch.records.is_empty() && want.is_empty() {
