@@ -418,6 +418,9 @@ pub struct FingerprintPage {
     /// Whether there are none above the last of these.
     #[prost(bool, tag = "2")]
     pub complete: bool,
+    /// The digest of the table at that moment: pages with one digest are of one table.
+    #[prost(message, optional, tag = "3")]
+    pub digest: Option<WireDigest>,
 }
 
 impl FingerprintPage {
@@ -430,6 +433,7 @@ impl FingerprintPage {
         Self {
             fingerprints: fingerprints_to_bytes(page),
             complete,
+            digest: Some(table.digest().into()),
         }
     }
 }

@@ -294,7 +294,7 @@ pub async fn exchange<O: Own, R: Remote>(
     let mut moved = Moved::default();
 
     let (found, symbols, before) = find::find(&mut conversation, ours, opened).await?;
-    let is_whole = !matches!(found, Found::Beyond(_));
+    let mut is_whole = true;
     let kind = match found {
         Found::Equal => Kind::Equal,
         Found::Decoded(difference) => {
@@ -306,7 +306,7 @@ pub async fn exchange<O: Own, R: Remote>(
             Kind::Reconciled
         }
         Found::Beyond(fallback) => {
-            listing::compare(&mut conversation, None, &mut moved).await?;
+            is_whole = listing::compare(&mut conversation, None, &mut moved).await?;
             Kind::Snapshot(fallback)
         }
     };

@@ -385,6 +385,7 @@ async fn fingerprints(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> Ve
     FingerprintPage {
         fingerprints,
         complete,
+        digest: None,
     }
     .encode_to_vec()
 }

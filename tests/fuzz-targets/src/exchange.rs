@@ -470,6 +470,7 @@ fn spoil_response(choices: &mut Choices<'_>, said: &mut Response) {
                 opened.listing = Some(FingerprintPage {
                     fingerprints: choices.bytes(100),
                     complete: choices.once_in(2),
+                    digest: None,
                 });
             }
         },

@@ -180,5 +180,6 @@ fn listing(random: &mut Random) -> FingerprintPage {
             .flat_map(u64::to_le_bytes)
             .collect(),
         complete: random.chance(500),
+        digest: None,
     }
 }

@@ -5,7 +5,7 @@
 //! done stays done whatever happens later.
 
 use peer_table::Fingerprint;
-use peer_table::contract::{FingerprintPage, InvalidMessage, fingerprints_from_bytes};
+use peer_table::contract::{FingerprintPage, InvalidMessage, WireDigest, fingerprints_from_bytes};
 use peer_table::sketch::Decoded;
 
 use super::find::wire;
@@ -20,6 +20,8 @@ pub(super) struct Page {
     fingerprints: Vec<Fingerprint>,
     /// Up to and with this one they are all here.
     end: Fingerprint,
+    /// The digest of the table that they are of, if it was said.
+    digest: Option<WireDigest>,
 }
 
 const LAST: Fingerprint = Fingerprint(u64::MAX);
@@ -46,8 +48,13 @@ impl Page {
             _ if page.complete => Ok(Self {
                 fingerprints,
                 end: LAST,
+                digest: page.digest,
             }),
-            Some(&end) => Ok(Self { fingerprints, end }),
+            Some(&end) => Ok(Self {
+                fingerprints,
+                end,
+                digest: page.digest,
+            }),
             None => invalid("are none, and not the last ones"),
         }
     }
@@ -65,20 +72,24 @@ impl Page {
 }
 
 /// Compares all fingerprints and ships what differs. `first` is the partner's first page, if it is
-/// here already.
+/// here already. Answers whether the partner's table stayed as it was all the time, so that nothing
+/// of it can have moved from a range that was still to come into one that was done.
 pub(super) async fn compare<O: Own, R: Remote>(
     conversation: &mut Conversation<'_, O, R>,
     first: Option<Page>,
     moved: &mut Moved,
-) -> Result<(), ExchangeError> {
+) -> Result<bool, ExchangeError> {
     let limit = conversation.options.page;
     let mut from = Fingerprint(0);
     let mut page = first;
+    let (mut seen, mut is_one) = (None, true);
     loop {
         let theirs = match page.take() {
             Some(page) => page,
             None => ask_page(conversation, from).await?,
         };
+        is_one &= theirs.digest.is_some() && seen.is_none_or(|seen| seen == theirs.digest);
+        seen = Some(theirs.digest);
         let ours = conversation
             .own
             .fingerprints(conversation.table, from, limit)
@@ -89,7 +100,7 @@ pub(super) async fn compare<O: Own, R: Remote>(
         let difference = difference(ours.range(from, end), theirs.range(from, end));
         swap(conversation, difference, moved).await?;
         if end == LAST {
-            return Ok(());
+            return Ok(is_one);
         }
         from = Fingerprint(end.0 + 1);
         page = (end < theirs.end).then_some(theirs);
@@ -149,6 +160,7 @@ mod tests {
         let page = FingerprintPage {
             fingerprints,
             complete,
+            digest: None,
         };
         Page::read(&page, Fingerprint(10), 3).map_err(|error| error.to_string())
     }

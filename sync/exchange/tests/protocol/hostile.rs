@@ -226,6 +226,7 @@ fn a_hostile_listing_is_an_error() {
                 let listing = Some(FingerprintPage {
                     fingerprints,
                     complete,
+                    digest: None,
                 });
                 Answer::Opened(Opened {
                     symbols: Vec::new(),
@@ -264,6 +265,7 @@ fn a_page_that_does_not_go_on_is_an_error() {
     let page = |fingerprints: &[u64]| FingerprintPage {
         fingerprints: fingerprints_to_bytes(fingerprints.iter().copied().map(Fingerprint)),
         complete: false,
+        digest: None,
     };
     invalid(meet_pages(|_| page(&[9, 8])), "ascending");
     invalid(meet_pages(|_| page(&[])), "not the last ones");
@@ -276,6 +278,7 @@ fn endless_pages_come_to_an_end() {
     let (result, trips) = meet_pages(|ask| FingerprintPage {
         fingerprints: fingerprints_to_bytes([Fingerprint(ask.from)]),
         complete: false,
+        digest: None,
     });
     assert!(
         matches!(

@@ -293,6 +293,7 @@ impl Own for Replica {
             FingerprintPage {
                 fingerprints: fingerprints_to_bytes(page),
                 complete,
+                digest: Some(held.table.digest().into()),
             }
         })
     }
