@@ -33,7 +33,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = folder("seeds").join(target);
-    let names = names(folder.clone()).into_iter();
+    let names = names(&folder).into_iter();
     names
         .map(|name| fs::read(folder.join(name)).unwrap())
         .collect()
