@@ -60,14 +60,14 @@ pub use self::url::{InvalidRedisUrl, RedisUrl};
 const QUEUE_JOBS_MAX: usize = 16;
 
 /// The last opening of a store of which a server tells this: format, store and `peer_id`; origin,
-/// retired, last reading, commits and authority; the lock. For the fuzz targets, which have no server.
+/// retired, last reading, commits, authority and floors; the lock. For the fuzz targets, which have no server.
 #[doc(hidden)]
-pub fn last_opening(told: [Option<Vec<u8>>; 9]) -> Result<Option<Opening>, StoreError> {
+pub fn last_opening(told: [Option<Vec<u8>>; 10]) -> Result<Option<Opening>, StoreError> {
     let mut told = told
         .into_iter()
         .map(|value| value.map_or(Value::Nil, Value::BulkString));
     let mut values = |count| Value::Array(told.by_ref().take(count).collect());
-    let mut replies = Replies::new(vec![values(3), values(5), values(1)]);
+    let mut replies = Replies::new(vec![values(3), values(6), values(1)]);
     let mut read = || {
         let Some(meta) = layout::Meta::read(&mut replies)? else {
             return Ok(None);

@@ -23,6 +23,13 @@ pub const DETAIL_BYTES_MAX: usize = 512;
 /// Fields in an encoded batch at the most: its table, records and origins, and what a newer release
 /// may add. Checked before anything is allocated for them.
 const BATCH_FIELDS_MAX: usize = 4 * BATCH_RECORDS_MAX;
+/// Fields in what is told of all replicas at the most: a publication each, and what a newer release
+/// may add. Checked before anything is allocated for them.
+const REPLICAS_FIELDS_MAX: usize = 32_768;
+/// The fields of a [`Request`] in which that is: in [`Ask::Replicas`], and in a [`Push`].
+const REPLICAS_IN_REQUEST: &[&[usize]] = &[&[8], &[7, 5]];
+/// The fields of a [`Response`] in which that is.
+const REPLICAS_IN_RESPONSE: &[&[usize]] = &[&[9]];
 
 /// Who speaks. Carried by every request and every response, but for refusals by who does not know
 /// itself because its manager is down.
@@ -331,6 +338,12 @@ pub enum Unreadable {
         /// How many.
         bytes: usize,
     },
+    /// What it tells of replicas is of more parts than there can be replicas.
+    #[error("what is told of replicas has {fields} fields, more than {REPLICAS_FIELDS_MAX}")]
+    Crowded {
+        /// How many.
+        fields: usize,
+    },
     /// What it holds is no message of its kind.
     #[error("the message cannot be read: {0}")]
     Message(#[from] prost::DecodeError),
@@ -344,7 +357,7 @@ impl Request {
 
     /// Reads a body.
     pub fn from_bytes(body: &[u8]) -> Result<Self, Unreadable> {
-        read(body)
+        read(body, REPLICAS_IN_REQUEST)
     }
 }
 
@@ -356,11 +369,11 @@ impl Response {
 
     /// Reads a body.
     pub fn from_bytes(body: &[u8]) -> Result<Self, Unreadable> {
-        read(body)
+        read(body, REPLICAS_IN_RESPONSE)
     }
 }
 
-fn read<M: Message + Default>(body: &[u8]) -> Result<M, Unreadable> {
+fn read<M: Message + Default>(body: &[u8], replicas: &[&[usize]]) -> Result<M, Unreadable> {
     if body.len() > MESSAGE_BYTES_MAX {
         return Err(Unreadable::Oversized { bytes: body.len() });
     }
@@ -380,6 +393,15 @@ fn read<M: Message + Default>(body: &[u8]) -> Result<M, Unreadable> {
         return Err(Unreadable::Trailing {
             bytes: message.len() - said,
         });
+    }
+    // Two bytes on the wire could else become a hundred in memory. What is cut off is for the
+    // decoder to say.
+    let fields = replicas
+        .iter()
+        .map(|path| count_fields_at(message, path).unwrap_or(0));
+    let fields = fields.sum();
+    if fields > REPLICAS_FIELDS_MAX {
+        return Err(Unreadable::Crowded { fields });
     }
     Ok(M::decode(message)?)
 }
@@ -432,18 +454,42 @@ pub fn batch_to_bytes(batch: &Batch) -> Vec<u8> {
 fn count_fields(mut bytes: &[u8]) -> Option<usize> {
     let mut fields = 0;
     while !bytes.is_empty() {
-        let key = prost::decode_length_delimiter(&mut bytes).ok()?;
-        let length = match key & 7 {
-            0 => 1 + bytes.iter().position(|byte| byte & 0x80 == 0)?,
-            1 => 8,
-            2 => prost::decode_length_delimiter(&mut bytes).ok()?,
-            5 => 4,
-            _ => return None,
-        };
-        bytes = bytes.get(length..)?;
+        take_field(&mut bytes)?;
         fields += 1;
     }
     Some(fields)
+}
+
+/// Counts the fields of the message at this path of fields in an encoded message, wherever it is in
+/// several parts of all of them.
+fn count_fields_at(mut bytes: &[u8], path: &[usize]) -> Option<usize> {
+    let Some((first, rest)) = path.split_first() else {
+        return count_fields(bytes);
+    };
+    let mut fields = 0;
+    while !bytes.is_empty() {
+        let (number, content) = take_field(&mut bytes)?;
+        if number == *first {
+            fields += count_fields_at(content, rest)?;
+        }
+    }
+    Some(fields)
+}
+
+/// Takes a field off: its number, and its content where that has a length.
+fn take_field<'a>(bytes: &mut &'a [u8]) -> Option<(usize, &'a [u8])> {
+    let key = prost::decode_length_delimiter(&mut *bytes).ok()?;
+    let has_length = key & 7 == 2;
+    let length = match key & 7 {
+        0 => 1 + bytes.iter().position(|byte| byte & 0x80 == 0)?,
+        1 => 8,
+        2 => prost::decode_length_delimiter(&mut *bytes).ok()?,
+        5 => 4,
+        _ => return None,
+    };
+    let (content, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some((key >> 3, if has_length { content } else { &[] }))
 }
 
 /// Refuses bytes that are no run of coded symbols, or too long a one; the answer is how many they
@@ -599,6 +645,40 @@ mod tests {
             batch_from_bytes(&batch_to_bytes(&batch), &table()),
             Ok(Some(batch))
         );
+    }
+
+    #[test]
+    fn what_is_told_of_replicas_is_counted_before_it_is_read() {
+        // Each two bytes are a publication that says nothing.
+        let crowd = |fields: usize| [0x12, 0].repeat(fields);
+        let part = |number: u8, content: &[u8]| {
+            let mut part = vec![number << 3 | 2];
+            prost::encode_length_delimiter(content.len(), &mut part).unwrap();
+            part.extend(content);
+            part
+        };
+        let half = crowd(REPLICAS_FIELDS_MAX / 2);
+        let whole = |message: Vec<u8>| {
+            let mut body = Vec::new();
+            prost::encode_length_delimiter(message.len(), &mut body).unwrap();
+            [body, message].concat()
+        };
+        let hello = part(1, &Hello::default().encode_to_vec());
+        for ask in [part(8, &half), part(7, &part(5, &half))] {
+            let twice = [&hello[..], &ask, &ask].concat();
+            assert!(Request::from_bytes(&whole(twice.clone())).is_ok());
+            let more = [&twice[..], &part(8, &crowd(1))].concat();
+            let fields = REPLICAS_FIELDS_MAX + 1;
+            assert_eq!(
+                Request::from_bytes(&whole(more)),
+                Err(Unreadable::Crowded { fields })
+            );
+        }
+        let answer = part(9, &crowd(REPLICAS_FIELDS_MAX + 1));
+        assert!(matches!(
+            Response::from_bytes(&whole(answer)),
+            Err(Unreadable::Crowded { .. })
+        ));
     }
 
     proptest! {

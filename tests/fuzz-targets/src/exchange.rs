@@ -9,8 +9,7 @@ use peer_exchange::handshake::{HandshakeRefused, Identity, PROTOCOLS};
 use peer_exchange::message::{
     Answer, Ask, AskFingerprints, AskSymbols, Hello, Open, Push, Request, Response, Swap,
 };
-use peer_exchange::push::PassOn;
-use peer_exchange::push::{Position, plan};
+use peer_exchange::push::{PassOn, Position, plan};
 use peer_exchange::respond::{Responded, respond};
 use peer_exchange::{Own, Remote};
 use peer_table::contract::{
@@ -40,6 +39,9 @@ pub(crate) fn responder(bytes: &[u8]) {
             let request = request(&mut choices, &own, &peer).await;
             let before = own.entries();
             let responded = respond(&own, &request, PROTOCOLS).await;
+            if own.has_started_over() {
+                return;
+            }
             check(&before, &own.entries(), &request, &responded);
             pass_on(&mut choices, responded.report.pass_on);
             if choices.is_over() {
@@ -115,11 +117,12 @@ fn check(
         (Some(Ask::Push(Push { batch, .. })), Some(Answer::Pushed(pushed))) => {
             assert_eq!(pushed.outcomes.len(), records(&batch));
         }
-        (Some(Ask::Replicas(_)), Some(Answer::Replicas(_))) => {
-            assert_eq!(before, after, "no record moves");
-        }
         (_, Some(Answer::Opened(_) | Answer::Symbols(_) | Answer::Fingerprints(_))) => {
             assert_eq!(before, after, "a question changes nothing");
+        }
+        (Some(Ask::Replicas(_)), Some(Answer::Replicas(told))) => {
+            assert_eq!(told.check(), Ok(()));
+            assert_eq!(before, after, "what is told of replicas changes no record");
         }
         (_, Some(Answer::Refused(_))) => {}
         other => panic!("no answer to that: {other:?}"),
@@ -132,10 +135,16 @@ fn records(batch: &[u8]) -> usize {
 
 /// Passes on what was pushed, among any peers: to each once at the most, within the scope.
 fn pass_on(choices: &mut Choices<'_>, pass_on: Option<PassOn>) {
-    let Some(PassOn { batch, scope, .. }) = pass_on else {
+    let Some(PassOn {
+        batch,
+        replicas,
+        scope,
+        ..
+    }) = pass_on
+    else {
         return;
     };
-    assert!(!batch.records.is_empty());
+    assert!(!batch.records.is_empty() || replicas.is_some());
     let positions: Vec<_> = (0..choices.up_to(12))
         .map(|_| Position(choices.number()))
         .collect();
@@ -188,13 +197,13 @@ async fn request(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Ve
         0 => Some(Ask::Open(Open {
             digest,
             symbols: count(choices),
-            without: horizon(choices),
+            without: without(choices),
         })),
         1 => Some(Ask::Symbols(AskSymbols {
             digest,
             from: count(choices),
             to: count(choices),
-            without: horizon(choices),
+            without: without(choices),
         })),
         2 => Some(Ask::Fingerprints(AskFingerprints {
             from: choices.number(),
@@ -209,7 +218,7 @@ async fn request(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Ve
             after: choices.number(),
             up_to: choices.number(),
             origin: choices.number(),
-            replicas: choices.once_in(2).then(|| replicas(choices)),
+            replicas: choices.once_in(3).then(|| replicas(choices)),
         })),
         5 => Some(Ask::Replicas(replicas(choices))),
         _ => None,
@@ -228,67 +237,10 @@ async fn state(manager: &Manager) -> peer_table::contract::State {
     state.expect("a manager in memory answers")
 }
 
-/// Ids of a few replicas, each 16 bytes, and now and then some that are none.
-fn ids(choices: &mut Choices<'_>) -> (Vec<u8>, usize) {
-    let count = choices.up_to(4);
-    let mut ids = Vec::new();
-    for _ in 0..count {
-        ids.extend([choices.number().to_le_bytes()[0]; 16]);
-    }
-    if choices.once_in(8) {
-        ids.pop();
-    }
-    (ids, count)
-}
-
-fn horizon(choices: &mut Choices<'_>) -> Option<WireHorizon> {
-    if !choices.once_in(2) {
-        return None;
-    }
-    let (ids, count) = ids(choices);
-    let readings = |choices: &mut Choices<'_>| (0..count).map(|_| choices.number()).collect();
-    Some(WireHorizon {
-        origin: vec![choices.number().to_le_bytes()[0]; 16],
-        vector: WireVector {
-            ids,
-            covered: readings(choices),
-            seen: readings(choices),
-        },
-        reading: choices.number(),
-    })
-}
-
-/// What some replica could know of others, fences of anybody among it.
-fn replicas(choices: &mut Choices<'_>) -> Replicas {
-    let (ids, count) = ids(choices);
-    let known = WireIds {
-        ids,
-        fences: (0..count)
-            .map(|_| choices.number().to_le_bytes()[0] % 4)
-            .collect(),
-        times: (0..count).map(|_| choices.number()).collect(),
-    };
-    let publication = |choices: &mut Choices<'_>| WirePublication {
-        store: vec![choices.number().to_le_bytes()[0]; 16],
-        origin: vec![choices.number().to_le_bytes()[0]; 16],
-        at: choices.number(),
-        floor: choices.number(),
-        set_digest: choices.number(),
-        since: choices.number(),
-        storage: 1,
-        peer_id: "pod".to_owned(),
-    };
-    Replicas {
-        ids: choices.once_in(2).then_some(known),
-        publications: (0..count).map(|_| publication(choices)).collect(),
-        origin: vec![choices.number().to_le_bytes()[0]; 16],
-    }
-}
-
 fn spoil_hello(choices: &mut Choices<'_>, hello: &mut Hello) {
     let number = choices.number();
     let [small, ..] = number.to_le_bytes();
-    match choices.up_to(8) {
+    match choices.up_to(11) {
         0 => hello.protocol = small.into(),
         1 => hello.protocol_min = small.into(),
         2 => hello.protocol_max = small.into(),
@@ -298,6 +250,9 @@ fn spoil_hello(choices: &mut Choices<'_>, hello: &mut Hello) {
         5 => hello.store = vec![1; choices.up_to(17)],
         6 => hello.origin = choices.bytes(17),
         7 => hello.wall_ms = number,
+        8 => hello.replicas_digest = number,
+        9 => hello.has_met = !hello.has_met,
+        10 => hello.peer_uuid = choices.bytes(17),
         _ => hello.peer_id = choices.text(200),
     }
 }
@@ -308,6 +263,71 @@ fn count(choices: &mut Choices<'_>) -> u32 {
         0 => 0,
         1 => u32::MAX,
         _ => u32::try_from(choices.up_to(300)).unwrap_or(u32::MAX),
+    }
+}
+
+/// An id: of one of the two pods, of nobody, or none.
+fn id(choices: &mut Choices<'_>) -> Vec<u8> {
+    match choices.up_to(4) {
+        0 => vec![101; 16],
+        1 => vec![102; 16],
+        2 => vec![3; 16],
+        3 => vec![choices.number().to_le_bytes()[0]; 16],
+        _ => choices.bytes(17),
+    }
+}
+
+/// Numbers for each of as many ids, or for one more.
+fn column<T>(choices: &mut Choices<'_>, len: usize, cell: impl Fn(u64) -> T) -> Vec<T> {
+    let len = len + usize::from(choices.once_in(10));
+    (0..len).map(|_| cell(choices.number())).collect()
+}
+
+fn without(choices: &mut Choices<'_>) -> Option<WireHorizon> {
+    choices.once_in(3).then(|| {
+        let ids = choices.up_to(3);
+        WireHorizon {
+            origin: id(choices),
+            vector: WireVector {
+                ids: (0..ids).flat_map(|_| id(choices)).collect(),
+                covered: column(choices, ids, |number| number),
+                seen: column(choices, ids, |number| number),
+            },
+            reading: choices.number(),
+        }
+    })
+}
+
+/// What a peer may tell of all replicas; of this one too, also that it was given up.
+fn replicas(choices: &mut Choices<'_>) -> Replicas {
+    let ids = choices.up_to(3);
+    let now = udht_manager::owner::wall_now().as_millis();
+    let publication = |choices: &mut Choices<'_>| WirePublication {
+        store: id(choices),
+        origin: id(choices),
+        at: choices.number(),
+        floor: choices.number(),
+        set_digest: choices.number(),
+        since: choices.number(),
+        storage: u32::try_from(choices.up_to(3)).unwrap_or(0),
+        peer_id: choices.text(20),
+    };
+    Replicas {
+        ids: (!choices.once_in(4)).then(|| WireIds {
+            ids: (0..ids).flat_map(|_| id(choices)).collect(),
+            fences: column(choices, ids, |number| number.to_le_bytes()[0] % 6),
+            times: column(
+                choices,
+                ids,
+                |number| {
+                    if number % 2 == 0 { now } else { number }
+                },
+            ),
+        }),
+        publications: (0..choices.up_to(3))
+            .map(|_| publication(choices))
+            .collect(),
+        origin: id(choices),
     }
 }
 
@@ -403,6 +423,9 @@ pub(crate) fn initiator(bytes: &[u8]) {
         };
         let table = peers::table_name();
         let ended = exchange(&own, &remote, &table, &options).await;
+        if own.has_started_over() {
+            return;
+        }
         keeps_the_rules(&before, &own.entries());
         match ended {
             Ok(report) => {
@@ -485,7 +508,8 @@ fn spoil_response(choices: &mut Choices<'_>, said: &mut Response) {
             1 => choices.spoil(&mut page.fingerprints),
             _ => page.fingerprints.extend(number.to_le_bytes()),
         },
-        Some(Answer::Swapped(swapped)) => match choices.up_to(5) {
+        Some(Answer::Swapped(swapped)) => match choices.up_to(6) {
+            6 => swapped.answers.clone_from(&swapped.batch),
             0 => swapped.dealt_with = small.into(),
             1 => swapped.outcomes.push(small),
             2 => swapped.outcomes.fill(other),
@@ -493,6 +517,7 @@ fn spoil_response(choices: &mut Choices<'_>, said: &mut Response) {
             4 => swapped.digest.sum ^= number,
             _ => swapped.batch.clear(),
         },
+        Some(Answer::Replicas(told)) => *told = replicas(choices),
         Some(Answer::Refused(refused)) => {
             refused.reason = small.into();
             refused.detail = choices.text(100);

@@ -28,6 +28,7 @@ pub(crate) fn api(bytes: &[u8]) {
         let mut choices = Choices::new(bytes);
         let manager = Manager::new(1).await;
         manager.fill(0..4).await;
+        let filled = manager.entries();
         let mut etag = String::new();
         for _ in 0..REQUESTS_MAX {
             if let Some(request) = request(&mut choices, &manager, &etag) {
@@ -42,7 +43,9 @@ pub(crate) fn api(bytes: &[u8]) {
                 break;
             }
         }
-        comes_back(&manager).await;
+        if manager.entries() != filled {
+            comes_back(&manager).await;
+        }
     });
 }
 
@@ -74,10 +77,11 @@ pub(crate) fn import(bytes: &[u8]) {
         let before = manager.entries();
         let request = request.body(in_parts(&body, mode)).expect("a request");
         let (status, _) = answered(&manager, request).await;
-        if !status.is_success() {
+        if status.is_success() {
+            comes_back(&manager).await;
+        } else {
             assert_eq!(before, manager.entries(), "{status} changes nothing");
         }
-        comes_back(&manager).await;
     });
 }
 
@@ -190,7 +194,11 @@ async fn answered(manager: &Manager, request: Request<Body>) -> (StatusCode, Opt
 }
 
 const METHODS: [&str; 7] = ["GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"];
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 20] = [
+    "/v1/replicas",
+    "/v1/sync/replicas",
+    "/v1/sync/advance",
+    "/v1/sync/tend",
     "/v1/peers/",
     "/v1/peers",
     "/v1/peers/p1/contact",

@@ -21,7 +21,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. Each has a file of its name in `tests/fuzz/fuzz_targets`, and a folder of its name
 /// in `tests/fuzz/seeds`.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     ("batch", message::batch),
     ("request", message::request),
     ("response", message::response),
@@ -35,6 +35,7 @@ pub const TARGETS: [Target; 16] = [
     ("texts", record::texts),
     ("embedded_opening", store::embedded_opening),
     ("redis_opening", store::redis_opening),
+    ("floors", store::floors),
     ("http_api", http::api),
     ("http_import", http::import),
     ("cli_import", import::cli),

@@ -1,6 +1,7 @@
 //! A whole manager without a socket and without a disk, made anew for each list of bytes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -91,6 +92,11 @@ impl Manager {
     /// All that is stored.
     pub(crate) fn entries(&self) -> BTreeMap<Key, Entry> {
         self.store.records().clone()
+    }
+
+    /// Whether it was told that it had been given up, and so began anew with nothing.
+    pub(crate) fn has_started_over(&self) -> bool {
+        self.store.has_started_over.load(Ordering::Relaxed)
     }
 
     /// Calls it.
@@ -211,6 +217,8 @@ impl Own for Manager {
 struct Memory {
     opening: Opening,
     records: Mutex<BTreeMap<Key, Entry>>,
+    /// Whether it began anew, as it was told that it had been given up.
+    has_started_over: AtomicBool,
 }
 
 impl Memory {
@@ -224,6 +232,7 @@ impl Memory {
         Self {
             opening,
             records: Mutex::default(),
+            has_started_over: AtomicBool::new(false),
         }
     }
 
@@ -273,7 +282,8 @@ impl Store for Memory {
 
     async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
         self.records().clear();
-        let opening = self.opening.clone().started_over(draw);
-        opening.ok_or_else(|| StoreError::Unavailable("the ids were used before".to_owned()))
+        self.has_started_over.store(true, Ordering::Relaxed);
+        let next = self.opening.clone().started_over(draw);
+        Ok(next.expect("ids that were just drawn"))
     }
 }

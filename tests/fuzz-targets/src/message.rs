@@ -7,6 +7,7 @@ use peer_exchange::message::{
 use peer_table::contract::{
     BATCH_RECORDS_MAX, Batch, InvalidMessage, fingerprints_from_bytes, fingerprints_to_bytes,
 };
+use peer_table::floors::{Replicas, WirePublication};
 use peer_table::{Entry, Key, TableName, peers};
 
 /// What an error may say of foreign bytes, in bytes: it never repeats them at length.
@@ -36,7 +37,11 @@ pub(crate) fn request(bytes: &[u8]) {
                 Err(invalid) => is_named(&invalid),
             }
         }
-        Some(Ask::Push(push)) => records(&push.batch),
+        Some(Ask::Push(push)) => {
+            records(&push.batch);
+            push.replicas.iter().for_each(are_told);
+        }
+        Some(Ask::Replicas(replicas)) => are_told(replicas),
         _ => {}
     }
 }
@@ -52,7 +57,11 @@ pub(crate) fn response(bytes: &[u8]) {
         Ok(response.clone())
     );
     match &response.answer {
-        Some(Answer::Swapped(swapped)) => records(&swapped.batch),
+        Some(Answer::Swapped(swapped)) => {
+            records(&swapped.batch);
+            records(&swapped.answers);
+        }
+        Some(Answer::Replicas(replicas)) => are_told(replicas),
         Some(Answer::Refused(refused)) => {
             let refusal = Refusal::from_wire(refused);
             assert!(refusal.detail.len() <= DETAIL_BYTES_MAX);
@@ -60,6 +69,20 @@ pub(crate) fn response(bytes: &[u8]) {
             assert_eq!(Refusal::from_wire(&refusal.to_wire()), refusal);
         }
         _ => {}
+    }
+}
+
+/// What is told of replicas: all of it can be read, or what is wrong is named.
+fn are_told(replicas: &Replicas) {
+    match replicas.check() {
+        Ok(()) => {
+            let publications = replicas.publications().expect("they were checked");
+            let again = publications.iter().map(WirePublication::from);
+            for (again, publication) in again.zip(&publications) {
+                assert_eq!(again.read().as_ref(), Ok(publication));
+            }
+        }
+        Err(invalid) => is_named(&invalid),
     }
 }
 
@@ -91,7 +114,7 @@ fn are_sent_again(table: &TableName, records: Vec<(Key, Entry)>) {
     assert_eq!(read, Some(Ok(records)));
 }
 
-fn is_named(invalid: &InvalidMessage) {
+pub(crate) fn is_named(invalid: &InvalidMessage) {
     is_brief(invalid);
     if let InvalidMessage::Field { field, .. } = invalid {
         assert!(!field.is_empty());

@@ -1,12 +1,15 @@
 //! What a store says of itself when it is opened.
 
+use peer_table::floors::FloorsState;
 use peer_table::opening::{Draw, Opening, RETIRED_MAX};
 use peer_table::{OriginId, StoreId};
+use prost::Message;
 use redb::backends::InMemoryBackend;
 use redb::{Database, TableDefinition};
 use udht_manager::store::{StoreError, embedded, redis};
 
 use crate::choices::Choices;
+use crate::message::is_named;
 
 const STORE: StoreId = StoreId::from_bytes([7; 16]);
 
@@ -36,6 +39,7 @@ pub(crate) fn embedded_opening(bytes: &[u8]) {
         (&state, "retired", &[2; 32]),
         (&state, "last_reading", &[3; 8]),
         (&state, "authority", &[4; 32]),
+        (&state, "floors", b""),
     ] {
         let mut value = good.to_vec();
         match choices.up_to(7) {
@@ -88,6 +92,22 @@ fn follows(opened: Result<Opening, StoreError>, origin: OriginId) {
     }
 }
 
+/// What a store keeps of floors.
+pub(crate) fn floors(bytes: &[u8]) {
+    let Ok(state) = FloorsState::decode(bytes) else {
+        return;
+    };
+    match state.read() {
+        Ok(floors) => {
+            let again = FloorsState::from(&floors);
+            let read = again.read().expect("what is written is read");
+            assert_eq!(FloorsState::from(&read), again);
+            assert!(again.encoded_len() <= 2 * bytes.len() + 64);
+        }
+        Err(invalid) => is_named(&invalid),
+    }
+}
+
 /// What a Redis server has under the keys of a store, as it answers.
 pub(crate) fn redis_opening(bytes: &[u8]) {
     let mut choices = Choices::new(bytes);
@@ -103,6 +123,7 @@ pub(crate) fn redis_opening(bytes: &[u8]) {
         "00000000000000ff",
         "17",
         &authority,
+        "",
         "5 token process 3 on pod-0",
     ];
     let told = good.map(|good| {

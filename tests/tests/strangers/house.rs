@@ -91,14 +91,7 @@ impl House {
 
     /// Waits until a metric has at least this value.
     pub(crate) fn counts(&self, name: &str, value: u64) {
-        self.wait_for(name, || self.metric(name) >= value);
-    }
-
-    fn wait_for(&self, what: &str, happened: impl Fn() -> bool) {
-        let started = Instant::now();
-        while !happened() {
-            assert!(started.elapsed() < PATIENCE, "it hangs: {what}");
-        }
+        wait_for(name, || self.metric(name) >= value);
     }
 
     /// A peer that calls now is let in and exchanges, and what is written at either pod comes to the
@@ -112,7 +105,7 @@ impl House {
             let peer = json!({"name": "k", "ip": "10.0.0.7"});
             let put = http::put(&self.agent, &url(from), &peer).unwrap();
             put.ok().unwrap();
-            self.wait_for("a record reaches the other pod", || {
+            wait_for("a record reaches the other pod", || {
                 http::get(&self.agent, &url(to)).unwrap().status == 200
             });
         }
@@ -176,6 +169,13 @@ impl House {
     pub(crate) fn call_as_peer(&self) -> Secure {
         let leaf = self.authority.leaf(NAME, |_| ());
         self.call_secure(self.authority.client(Some(&leaf), &TLS13))
+    }
+}
+
+fn wait_for(what: &str, happened: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !happened() {
+        assert!(started.elapsed() < PATIENCE, "it hangs: {what}");
     }
 }
 

@@ -120,7 +120,7 @@ fn a_thousand_idle_connections_and_what_is_too_large_do_not_stop_the_manager() {
         (
             "/v1/peers",
             &format!("{json}\r\ncontent-length: 70000"),
-            &[b' '; 70_000],
+            &b" ".repeat(70_000),
             "413",
         ),
         (merge, &format!("{message}\r\n{large}"), b"", "413"),

@@ -19,7 +19,9 @@ use std::sync::{Arc, Mutex};
 use peer_exchange::handshake::{Identity, PROTOCOLS};
 use peer_exchange::message::{Answer, Ask, Open, Push, Request, Response, Swap, batch_to_bytes};
 use peer_table::contract::{BATCH_RECORDS_MAX, Batch, MESSAGE_BYTES_MAX, WireRecord};
+use peer_table::floors::Replicas;
 use peer_table::{WallTime, peers};
+use prost::Message;
 use rustls::ClientConfig;
 use rustls::version::{TLS12, TLS13};
 use udht_tests::http;
@@ -138,11 +140,14 @@ fn a_certificate_of_the_cluster_does_not_help_who_is_of_another_cluster() {
     house.is_within_memory("peers of another cluster");
 }
 
-/// A batch of tombstones, as these need no content.
+/// A batch of peers that nobody knows.
 fn stray_batch(key: &str, records: usize) -> Batch {
+    let body = peers::Body::from_json(br#"{"name":"stray","ip":"10.6.6.6"}"#).unwrap();
+    let content = body.draft.content(WallTime::from_millis(1));
     let record = |number| WireRecord {
         key: format!("{key}-{number}"),
         reading: (1_700_000_000_000 << 16) + 1,
+        content: Some(content.as_bytes().to_vec()),
         ..WireRecord::default()
     };
     Batch {
@@ -205,13 +210,13 @@ fn carry(mut from: TcpStream, mut to: &TcpStream, kept: &Mutex<Vec<u8>>) {
 fn a_recorded_message_that_is_sent_again_changes_nothing() {
     let house = House::new();
     let batch = batch_to_bytes(&stray_batch("once", 3));
-    let push = Push {
+    let swap = Swap {
         batch,
-        ..Push::default()
+        ..Swap::default()
     };
-    let recorded = request(&house, Ask::Push(push)).to_bytes();
+    let recorded = request(&house, Ask::Swap(swap)).to_bytes();
     let outcomes = || match ask(&house, &recorded) {
-        Answer::Pushed(pushed) => pushed.outcomes,
+        Answer::Swapped(swapped) => swapped.outcomes,
         other => panic!("{other:?}"),
     };
     assert_eq!(outcomes(), [1; 3], "it is applied");
@@ -225,6 +230,21 @@ fn a_recorded_message_that_is_sent_again_changes_nothing() {
     assert_eq!(house.held(), before);
     house.peers_go_on();
     house.is_within_memory("recorded messages");
+}
+
+/// A request that tells of four million replicas, and of each nothing.
+fn crowd(house: &House) -> Vec<u8> {
+    let replicas = [0x12, 0].repeat(MESSAGE_BYTES_MAX / 2 - 500);
+    let mut message = request(house, Ask::Replicas(Replicas::default()));
+    message.ask = None;
+    let mut message = message.encode_to_vec();
+    // The field of that ask, with a length.
+    message.push(8 << 3 | 2);
+    prost::encode_length_delimiter(replicas.len(), &mut message).unwrap();
+    message.extend(replicas);
+    let mut body = Vec::new();
+    prost::encode_length_delimiter(message.len(), &mut body).unwrap();
+    [body, message].concat()
 }
 
 #[test]
@@ -250,7 +270,7 @@ fn what_is_too_large_is_refused_before_it_takes_room() {
         "{}",
         String::from_utf8_lossy(&said)
     );
-    let chunk = [b"10000\r\n", &[0; 0x10000][..], b"\r\n"].concat();
+    let chunk = [b"10000\r\n", &vec![0; 0x10000][..], b"\r\n"].concat();
     let endless = post(EXCHANGE, "transfer-encoding: chunked", &chunk.repeat(512));
     say(house.call_as_peer(), &endless);
     house.counts("udht_messages_cut_off_total", 2);
@@ -259,7 +279,7 @@ fn what_is_too_large_is_refused_before_it_takes_room() {
     let mut longer_than_said = vec![0xff, 0xff, 0xff, 0x7f];
     longer_than_said.resize(MESSAGE_BYTES_MAX / 2, 0);
     let too_many = batch_to_bytes(&stray_batch("many", BATCH_RECORDS_MAX + 1));
-    let small_and_many = vec![0x1a, 0].repeat(MESSAGE_BYTES_MAX / 4);
+    let small_and_many = [0x1a, 0].repeat(MESSAGE_BYTES_MAX / 4);
     let swap = |batch| {
         let swap = Swap {
             batch,
@@ -267,7 +287,12 @@ fn what_is_too_large_is_refused_before_it_takes_room() {
         };
         request(&house, Ask::Swap(swap)).to_bytes()
     };
-    for message in [longer_than_said, swap(too_many), swap(small_and_many)] {
+    for message in [
+        longer_than_said,
+        swap(too_many),
+        swap(small_and_many),
+        crowd(&house),
+    ] {
         let answer = ask(&house, &message);
         assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
         malformed += 1;

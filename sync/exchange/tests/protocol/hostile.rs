@@ -10,8 +10,10 @@ use peer_exchange::message::{
 use peer_exchange::respond::respond;
 use peer_table::Fingerprint;
 use peer_table::contract::{
-    BATCH_RECORDS_MAX, Batch, FingerprintPage, MESSAGE_BYTES_MAX, fingerprints_to_bytes,
+    BATCH_RECORDS_MAX, Batch, FingerprintPage, MESSAGE_BYTES_MAX, WireHorizon,
+    fingerprints_to_bytes,
 };
+use peer_table::floors::Replicas;
 use proptest::prelude::*;
 
 use crate::replica::{Replica, Wire, now_or_never, peers, record, records};
@@ -511,6 +513,21 @@ fn a_responder_refuses_what_makes_no_sense() {
         };
         refused(&theirs, Ask::Push(push), part);
     }
+    let replicas = Replicas {
+        origin: vec![1; 15],
+        ..Replicas::default()
+    };
+    refused(&theirs, Ask::Replicas(replicas.clone()), "not 16 bytes");
+    let push = Push {
+        replicas: Some(replicas),
+        ..Push::default()
+    };
+    refused(&theirs, Ask::Push(push), "not 16 bytes");
+    let open = Open {
+        without: Some(WireHorizon::default()),
+        ..Open::default()
+    };
+    refused(&theirs, Ask::Open(open), "not 16 bytes");
 }
 
 proptest! {
