@@ -174,10 +174,25 @@ impl Pod {
         format!("http://{}:{OPS_PORT}", self.address)
     }
 
-    /// From its next start on, its manager is given these arguments too.
+    /// From its next start on, its manager is given these arguments too, in place of those with the
+    /// same flags.
     pub fn give_manager(&mut self, arguments: &[&str]) {
+        let flag = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
+        let flags: Vec<_> = arguments.iter().map(|argument| flag(argument)).collect();
+        let held = &mut self.options.manager_arguments;
+        held.retain(|argument| !flags.contains(&flag(argument)));
         let arguments = arguments.iter().map(|argument| (*argument).to_owned());
         self.options.manager_arguments.extend(arguments);
+    }
+
+    /// From its next start on, its sync finds the others so: `--discovery`.
+    pub fn find_others(&mut self, discovery: String) {
+        self.discovery = discovery;
+    }
+
+    /// From its next start on, its sync secures so what it says to the others: `--tls`.
+    pub fn speak_tls(&mut self, tls: String) {
+        self.options.tls = tls;
     }
 
     /// From its next start on, it belongs to another cluster and has another store.

@@ -82,7 +82,7 @@ fn go(sim: &Sim, history: &History) {
     sim.clear();
 }
 
-fn set_up(sim: &Sim, history: &History) {
+pub(crate) fn set_up(sim: &Sim, history: &History) {
     let setting = &history.setting;
     let mut world = sim.world();
     let world = &mut *world;
@@ -150,7 +150,7 @@ fn meant(world: &World, pod: usize) -> usize {
     clippy::too_many_lines,
     reason = "one arm for each kind of event, and nothing else"
 )]
-fn happen(sim: &Sim, world: &mut World, event: &Event, random: &mut Random) {
+pub(crate) fn happen(sim: &Sim, world: &mut World, event: &Event, random: &mut Random) {
     match *event {
         Event::Put(pod, record) => write(world, pod, vec![put(record, random)]),
         Event::PutIf(pod, record) => {
@@ -307,7 +307,7 @@ fn shared_key(record: u64) -> Key {
     key(&format!("k{record}"))
 }
 
-fn plain(key: Key, operation: Operation) -> Write {
+pub(crate) fn plain(key: Key, operation: Operation) -> Write {
     Write {
         key,
         precondition: Precondition::default(),
@@ -417,7 +417,7 @@ fn reuse(sim: &Sim, world: &mut World, pod: usize) {
 }
 
 /// Ends all faults, lets every pod exchange with the others, and checks what must hold then.
-fn come_to_rest(sim: &Sim, tasks: &mut Tasks) {
+pub(crate) fn come_to_rest(sim: &Sim, tasks: &mut Tasks) {
     {
         let mut world = sim.world();
         world.say(|| "-- all faults end".to_owned());
@@ -648,7 +648,7 @@ fn give_up_the_dead(sim: &Sim, hub: usize, pods: &[usize]) {
 }
 
 /// One exchange while nothing else happens.
-fn exchange_now(sim: &Sim, tasks: &mut Tasks, from: usize, to: usize) -> Option<Report> {
+pub(crate) fn exchange_now(sim: &Sim, tasks: &mut Tasks, from: usize, to: usize) -> Option<Report> {
     let done = Arc::new(Mutex::new(None));
     let now_ms = {
         let mut world = sim.world();

@@ -100,6 +100,12 @@ impl World {
         }
     }
 
+    /// Whether the story has this in it so far.
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        let mut story = self.story.iter().flatten();
+        story.any(|line| line.contains(text))
+    }
+
     /// Adds a number to the hash by which two runs are compared.
     pub(crate) fn note(&mut self, number: u64) {
         self.trace.write_u64(number);
@@ -281,6 +287,11 @@ impl<T> Answer<T> {
         if let Some(task) = left.waiter {
             world.wake(task);
         }
+    }
+
+    /// The answer, if it was given.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.left().value.take()
     }
 
     /// Waits for the answer, but no longer than so many milliseconds.
