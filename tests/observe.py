@@ -33,6 +33,7 @@ SNAPSHOTS = ["sync/tests/sync/snapshots/*every_metric*.snap", "manager/tests/htt
 # What a program has only where it is used, so that no snapshot shows it.
 NOT_ALWAYS = {
     "udht_kubernetes_up": "gauge",
+    "udht_floor_held_back": "gauge",
 }
 
 METRIC = re.compile(r"\budht_[a-z0-9_]+")
@@ -83,7 +84,7 @@ def exported():
                     if name and found:
                         families[name][1].update(re.findall(r'(\w+)="', found[1]))
     for name, kind in NOT_ALWAYS.items():
-        families.setdefault(name, (kind, {"reason", "result", "resource", "verb", "state"}))
+        families.setdefault(name, (kind, {"reason", "replica", "result", "resource", "verb", "state"}))
     return families
 
 

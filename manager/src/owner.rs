@@ -8,6 +8,7 @@
 //! When the store turns out not to be what it was, the task opens it anew and reads the table from
 //! what is there. Until then everything that needs the store is refused.
 
+mod clock;
 mod floors;
 mod load;
 mod pod;

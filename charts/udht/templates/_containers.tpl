@@ -149,6 +149,10 @@ volumeMounts:
   value: {{ .Values.manager.maxRecordBytes | int64 | quote }}
 - name: UDHT_MAX_CLOCK_DRIFT
   value: {{ .Values.manager.maxClockDrift | quote }}
+- name: UDHT_TOMBSTONE_MAX_AGE
+  value: {{ .Values.manager.tombstoneMaxAge | quote }}
+- name: UDHT_FLOOR_INTERVAL
+  value: {{ .Values.manager.floorInterval | quote }}
 - name: UDHT_LOG
   value: {{ .Values.manager.log | quote }}
 {{- end }}
@@ -271,6 +275,8 @@ volumeMounts:
   value: {{ .Values.sync.pushFanout | int64 | quote }}
 - name: UDHT_GONE_AFTER
   value: {{ .Values.sync.goneAfter | quote }}
+- name: UDHT_MAX_CLOCK_DRIFT
+  value: {{ .Values.manager.maxClockDrift | quote }}
 {{- if eq .Values.tls.mode "auto" }}
 - name: UDHT_LEAF_LIFETIME
   value: {{ .Values.tls.leafLifetime | quote }}

@@ -189,6 +189,16 @@ impl Answer {
         serde_json::from_slice(&bytes).map_err(|error| not_json(&manager, "what was asked", &error))
     }
 
+    /// The same, and as it was sent, so that a field of a later release is not lost.
+    pub(crate) fn json_as_sent<T: DeserializeOwned>(self) -> Result<(String, T), Failure> {
+        let manager = self.manager.clone();
+        let bytes = self.bytes()?;
+        let known = serde_json::from_slice(&bytes)
+            .map_err(|error| not_json(&manager, "what was asked", &error))?;
+        let json = String::from_utf8_lossy(bytes.trim_ascii()).into_owned();
+        Ok((json, known))
+    }
+
     /// The lines of a stream.
     pub(crate) fn lines(self) -> AnswerLines {
         let reader = BufReader::with_capacity(64 * 1024, self.response.into_body().into_reader());

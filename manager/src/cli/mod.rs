@@ -7,6 +7,7 @@
 
 mod args;
 mod client;
+mod clock;
 mod console;
 mod early;
 mod export;
@@ -19,6 +20,7 @@ mod list;
 mod manual;
 mod output;
 mod record;
+mod replicas;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -103,6 +105,8 @@ enum Verb {
     Export(export::ExportArgs),
     Import(import::ImportArgs),
     Identity(record::IdentityArgs),
+    Replicas(replicas::ReplicasArgs),
+    HealClock(clock::HealClockArgs),
     Healthcheck(health::HealthcheckArgs),
 }
 
@@ -173,6 +177,8 @@ fn execute(
         Verb::Export(args) => args.run(client, output, console),
         Verb::Import(args) => args.run(client, output, console),
         Verb::Identity(args) => args.run(client, output, console),
+        Verb::Replicas(args) => args.run(client, output, console),
+        Verb::HealClock(args) => args.run(client, output, console),
         Verb::Healthcheck(args) => args.run(client, output, console),
     };
     let flushed = console.flush();

@@ -103,7 +103,7 @@ pub(crate) fn pairs(map: &BTreeMap<String, impl Display>, between: &str) -> Stri
 }
 
 /// How long ago a time of a record was, in its largest unit.
-fn ago(time: &str, now: SystemTime) -> Option<String> {
+pub(crate) fn ago(time: &str, now: SystemTime) -> Option<String> {
     let time = humantime::parse_rfc3339(time).ok()?;
     let minutes = now.duration_since(time).unwrap_or(Duration::ZERO).as_secs() / 60;
     Some(match minutes {
@@ -178,6 +178,21 @@ pub(crate) fn cell(text: &str) -> String {
         None if text.is_empty() => "-".to_owned(),
         None => text,
     }
+}
+
+/// Prints rows that are all at hand under their heads.
+pub(crate) fn rows<const N: usize>(
+    out: &mut dyn Write,
+    heads: [&str; N],
+    rows: &[[String; N]],
+) -> io::Result<()> {
+    let heads = heads.map(str::to_owned);
+    let all = || std::iter::once(&heads).chain(rows);
+    let widths = std::array::from_fn(|column| {
+        let cells = all().map(|row: &[String; N]| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    });
+    all().try_for_each(|row| write_row(out, &widths, row))
 }
 
 fn write_row<const N: usize>(

@@ -39,6 +39,8 @@ pub(super) enum FloorsCommand {
     GiveUp(StoreId, Answer<Option<OriginId>>),
     /// This replica is to start over.
     StartOver(Answer<StoreId>),
+    /// What a wrong clock stamped is to be stamped anew.
+    HealClock(Answer<usize>),
 }
 
 impl FloorsCommand {
@@ -50,6 +52,7 @@ impl FloorsCommand {
             Self::Tend(_, answer) => AnyAnswer::Tend(answer),
             Self::GiveUp(_, answer) => AnyAnswer::GiveUp(answer),
             Self::StartOver(answer) => AnyAnswer::StartOver(answer),
+            Self::HealClock(answer) => AnyAnswer::HealClock(answer),
         }
     }
 }
@@ -181,7 +184,7 @@ impl Owner {
         }
     }
 
-    async fn floors<T>(
+    pub(super) async fn floors<T>(
         &self,
         command: impl FnOnce(Answer<T>) -> FloorsCommand,
     ) -> Result<T, OwnerError> {
@@ -288,6 +291,10 @@ impl OwnerTask {
             FloorsCommand::StartOver(answer) => {
                 let started = self.start_over("somebody asked for it").await;
                 self.reply(answer, started, AnyAnswer::StartOver);
+            }
+            FloorsCommand::HealClock(answer) => {
+                let healed = self.heal_clock().await;
+                self.reply(answer, healed, AnyAnswer::HealClock);
             }
         }
     }

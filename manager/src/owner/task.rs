@@ -10,7 +10,7 @@ use peer_table::floors::{Floors, Publication, Replicas, Snapshot};
 use peer_table::opening::Draw;
 use peer_table::peers::InvalidField;
 use peer_table::table::{Changes, Merged, Plan, Row, WriteRefused};
-use peer_table::{Binding, ClusterId, Entry, Key, OriginId, StoreId, Version, WallTime};
+use peer_table::{Binding, ClusterId, Entry, Key, OriginId, Reading, StoreId, Version, WallTime};
 
 use super::load::open_anew;
 use super::pod::{BindRefused, Kept};
@@ -301,6 +301,13 @@ impl OwnerTask {
                 Doubt::Changes(changes) => self.apply(changes),
                 Doubt::Binding(binding, cluster) => self.bound(binding, cluster).await,
                 Doubt::Floors(floors) => self.shared.change().table.set_floors(*floors),
+                Doubt::Renewal(origin, last) => {
+                    let opening = self.shared.current().opening.clone().renewed(origin, last);
+                    if let Some(opening) = opening {
+                        self.renewed(opening);
+                    }
+                }
+                Doubt::Restamped(records) => self.restamped(&records),
                 Doubt::StartOver(draw) => {
                     let opening = self.shared.current().opening.clone().started_over(*draw);
                     if let Some(opening) = opening
@@ -450,6 +457,10 @@ pub(super) enum Doubt {
     Floors(Box<Floors>),
     /// That the store was begun anew so.
     StartOver(Box<Draw>),
+    /// That it is at its next opening, under this id and with this last reading.
+    Renewal(OriginId, Reading),
+    /// These records, stamped anew.
+    Restamped(BTreeMap<Key, Entry>),
 }
 
 /// A command that was decided, and waits for the store.
@@ -487,6 +498,7 @@ pub(super) enum AnyAnswer {
     Tend(Answer<Option<Publication>>),
     GiveUp(Answer<Option<OriginId>>),
     StartOver(Answer<StoreId>),
+    HealClock(Answer<usize>),
     Bind(Answer<Result<(), BindRefused>>),
     Leave(Answer<bool>),
     None,
@@ -504,6 +516,7 @@ impl AnyAnswer {
             Self::Tend(answer) => drop(answer.send(Err(error))),
             Self::GiveUp(answer) => drop(answer.send(Err(error))),
             Self::StartOver(answer) => drop(answer.send(Err(error))),
+            Self::HealClock(answer) => drop(answer.send(Err(error))),
             Self::Bind(answer) => drop(answer.send(Err(error))),
             Self::None => {}
         }

@@ -255,7 +255,9 @@ async fn while_the_server_is_away_everything_is_refused_and_goes_on_when_it_is_b
     running.get("a").await.unwrap_err();
     running.owner.page(None, 10).await.unwrap_err();
     running.owner.probe().await.unwrap_err();
-    let merge = vec![("c".parse().unwrap(), kept.clone())];
+    let mut of_peer = kept.clone();
+    of_peer.version.origin = OriginId::from_bytes([9; 16]);
+    let merge = vec![("c".parse().unwrap(), of_peer)];
     running
         .owner
         .merge(merge, Via::Exchange, None)

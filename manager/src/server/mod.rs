@@ -1,6 +1,7 @@
 //! The HTTP server: the router with all calls, and what stands before each of them.
 
 mod body;
+mod clock;
 mod dump;
 mod etag;
 mod health;
@@ -97,6 +98,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(replicas::list))
         .routes(routes!(replicas::give_up))
         .routes(routes!(replicas::start_over))
+        .routes(routes!(clock::heal))
         .routes(routes!(sync::state, sync::state_for))
         .routes(routes!(sync::replicas))
         .routes(routes!(sync::advance))

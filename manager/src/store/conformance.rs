@@ -22,6 +22,8 @@ pub(crate) use floors::{
     a_record_that_is_not_there_is_as_good_as_removed,
     a_store_does_not_start_over_under_ids_that_it_had, a_store_starts_over_as_often_as_it_has_to,
     a_store_that_starts_over_is_empty_and_can_be_used_at_once,
+    an_opening_is_not_renewed_under_an_id_that_it_had,
+    an_opening_that_is_renewed_keeps_all_but_its_id_and_its_last_reading,
     records_leave_in_one_commit_with_others_that_come, removal,
     what_is_kept_of_floors_reads_back_at_each_opening,
 };
@@ -83,6 +85,8 @@ macro_rules! suite {
             a_store_starts_over_as_often_as_it_has_to
             a_store_does_not_start_over_under_ids_that_it_had
             a_reader_sees_the_store_before_it_starts_over_or_after
+            an_opening_that_is_renewed_keeps_all_but_its_id_and_its_last_reading
+            an_opening_is_not_renewed_under_an_id_that_it_had
         }
     };
     ($ground:ty: $($name:ident)*) => {

@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 
 use async_trait::async_trait;
-use peer_table::{Key, TableName};
+use peer_table::{Key, OriginId, Reading, TableName};
 use redb::{Database, WriteTransaction};
 
 use super::{Commit, Cursor, Draw, FORMAT, Opening, Scanned, Store, StoreError, Stored};
@@ -183,6 +183,11 @@ impl Store for EmbeddedStore {
             .await
     }
 
+    async fn renew(&self, origin: OriginId, last: Reading) -> Result<Opening, StoreError> {
+        self.on(&self.writer, move |inner| inner.renew(origin, last))
+            .await
+    }
+
     async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {
         let name = self.inner.layout().records(table);
         self.on(&self.reader, move |inner| {
@@ -266,13 +271,29 @@ impl Inner {
     }
 
     fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
-        let (layout, store) = (self.layout(), draw.store);
+        let (layout, origin) = (self.layout(), draw.origin);
+        self.switch(origin, |transaction| layout.start_over(transaction, draw))
+    }
+
+    fn renew(&self, origin: OriginId, last: Reading) -> Result<Opening, StoreError> {
+        let layout = self.layout();
+        self.switch(origin, |transaction| {
+            layout.renew(transaction, origin, last)
+        })
+    }
+
+    /// Goes on with the opening under the id `origin`, as `write` makes it.
+    fn switch(
+        &self,
+        origin: OriginId,
+        write: impl FnOnce(&WriteTransaction) -> Result<Opening, Fault>,
+    ) -> Result<Opening, StoreError> {
         let begin = |transaction: &WriteTransaction| {
-            let opening = layout.start_over(transaction, draw)?;
+            let opening = write(transaction)?;
             self.change_layouts().next = Some(Arc::new(Layout::new(&opening)));
             Ok(opening)
         };
-        let opening = self.transact(begin, |_| Ok(self.layout().is_of(store)))?;
+        let opening = self.transact(begin, |_| Ok(self.layout().is_of(origin)))?;
         *self.change_layouts() = Layouts {
             current: Arc::new(Layout::new(&opening)),
             next: None,

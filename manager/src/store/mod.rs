@@ -280,6 +280,13 @@ pub trait Store: Send + Sync {
     /// [`Store::settle`] says that it is done, [`Opening::started_over`] tells the opening.
     async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError>;
 
+    /// Ends this opening and begins the next, under the id `origin`: all stays but the last reading,
+    /// which becomes `last`, be it lower. Of floors the answer may say what this opening began with.
+    ///
+    /// Called by the task that commits, in place of a commit: an error means what it means there. If
+    /// [`Store::settle`] says that it is done, [`Opening::renewed`] tells the opening.
+    async fn renew(&self, origin: OriginId, last: Reading) -> Result<Opening, StoreError>;
+
     /// How many records a table has, if that can be told at once.
     async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {
         let _ = table;

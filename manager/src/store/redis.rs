@@ -39,7 +39,7 @@ pub(crate) mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use peer_table::{ClusterId, Key, StoreId, TableName};
+use peer_table::{ClusterId, Key, OriginId, Reading, StoreId, TableName};
 use redis::{Pipeline, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -48,7 +48,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Commit, Cursor, Draw, Opening, Scanned, Store, StoreError, Stored};
 use connection::{Connection, PATIENCE, patience, pipeline};
 use fault::{Fault, odd};
-use keeper::{Job, Keeper, Link};
+use keeper::{Job, Keeper, Link, Switch};
 use layout::Keys;
 use opening::Opener;
 use replies::Replies;
@@ -307,7 +307,14 @@ impl Store for RedisStore {
 
     async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
         drop(self.take_ahead());
-        self.job(|answer| Job::StartOver { draw, answer }).await
+        let to = Switch::StartOver(draw);
+        self.job(|answer| Job::Switch { to, answer }).await
+    }
+
+    async fn renew(&self, origin: OriginId, last: Reading) -> Result<Opening, StoreError> {
+        drop(self.take_ahead());
+        let to = Switch::Renew(origin, last);
+        self.job(|answer| Job::Switch { to, answer }).await
     }
 
     async fn count(&self, table: &TableName) -> Result<Option<u64>, StoreError> {

@@ -196,6 +196,20 @@ impl Floors {
         self.horizon = Reading::default();
     }
 
+    /// Of the next opening of the store, whose clock goes on from `last` although it was further, as a
+    /// wrong clock had been believed. Nothing that was known of later readings holds any more: what has
+    /// one may come, or come again, and is no ghost.
+    pub fn renew(&mut self, own: OriginId, last: Reading, now: WallTime) {
+        self.vector.cut(last);
+        self.reopen(own, last, now);
+        self.publications
+            .retain(|_, it| it.at.max(it.floor).max(it.since) <= last);
+        self.since = self.since.min(last);
+        for at in self.times.values_mut() {
+            *at = (*at).min(now);
+        }
+    }
+
     /// Gives up all that was thought to be covered, as the store lost records that nobody can name.
     /// What others have of them is then taken again, and not for ghosts. To be called before
     /// anything is stamped under the current id.

@@ -78,6 +78,17 @@ impl Opening {
         Some(Self { origin, ..self })
     }
 
+    /// The same, with a clock that goes on from `last`, which may be lower: what it was at was a
+    /// wrong clock's.
+    #[must_use]
+    pub fn renewed(self, origin: OriginId, last: Reading) -> Option<Self> {
+        let next = self.next(origin)?;
+        Some(Self {
+            last_reading: last,
+            ..next
+        })
+    }
+
     /// The first opening of the store that this one's begins anew as; `None` if the store's id or
     /// the opening's was used before. The pod and the authority stay the same, and the clock goes on.
     #[must_use]
@@ -155,6 +166,21 @@ mod tests {
         let second = first().next(id(1)).expect("a new id");
         assert_eq!(second.clone().next(id(0)), None);
         assert_eq!(second.next(id(1)), None);
+    }
+
+    #[test]
+    fn a_renewed_opening_has_an_id_of_its_own_and_a_clock_that_may_go_back() {
+        let fast = Opening {
+            last_reading: Reading::from_u64(90),
+            ..first()
+        };
+        let renewed = fast.clone().renewed(id(1), Reading::from_u64(7));
+        let wanted = Opening {
+            last_reading: Reading::from_u64(7),
+            ..fast.clone().next(id(1)).expect("a new id")
+        };
+        assert_eq!(renewed, Some(wanted));
+        assert_eq!(fast.renewed(id(0), Reading::from_u64(7)), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod peers;
 mod pod;
 mod problems;
 mod process;
+mod replicas;
 mod store;
 mod support;
 mod sync;

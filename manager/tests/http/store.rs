@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use peer_table::entry::CorruptEntry;
-use peer_table::{Key, OriginId, StoreId, TableName};
+use peer_table::{Key, OriginId, Reading, StoreId, TableName};
 use udht_manager::store::{
     self, Commit, Cursor, Draw, Opening, Scanned, Store, StoreError, StoreUrl, Stored,
 };
@@ -104,5 +104,10 @@ impl Store for Watched {
     async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
         self.check()?;
         self.store.start_over(draw).await
+    }
+
+    async fn renew(&self, origin: OriginId, last: Reading) -> Result<Opening, StoreError> {
+        self.check()?;
+        self.store.renew(origin, last).await
     }
 }

@@ -52,17 +52,25 @@ impl Manager {
 
     /// One of a pod of which this is known.
     pub async fn of_pod(pod: PodArgs) -> Self {
-        Self::open_with(tempfile::tempdir().unwrap(), Limits::default(), pod).await
+        let folder = tempfile::tempdir().unwrap();
+        Self::open_with(folder, Limits::default(), pod, Ages::default()).await
+    }
+
+    /// One that publishes its floor whenever it is looked after.
+    pub async fn of_no_pause() -> Self {
+        let (folder, limits) = (tempfile::tempdir().unwrap(), Limits::default());
+        let ages = Ages::new(Duration::from_hours(7 * 24), Duration::ZERO);
+        Self::open_with(folder, limits, PodArgs::default(), ages).await
     }
 
     async fn open(folder: TempDir, limits: Limits) -> Self {
-        Self::open_with(folder, limits, PodArgs::default()).await
+        Self::open_with(folder, limits, PodArgs::default(), Ages::default()).await
     }
 
-    async fn open_with(folder: TempDir, limits: Limits, pod: PodArgs) -> Self {
+    async fn open_with(folder: TempDir, limits: Limits, pod: PodArgs, ages: Ages) -> Self {
         let store = Watched::open(&folder.path().join("udht.redb")).await;
         let config = OwnerConfig {
-            ages: Ages::default(),
+            ages,
             cluster: "test".parse().unwrap(),
             limits,
             drift_max: Duration::from_secs(10),

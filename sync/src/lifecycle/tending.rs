@@ -130,7 +130,13 @@ impl Tending {
             .may_begin
             .fetch_or(evidence.may_begin, Ordering::Relaxed);
         let clock_off_ms = clock_off_ms.unwrap_or(0);
-        self.node.metrics.lifecycle.clock_off.set(clock_off_ms);
+        let clock_off = Duration::from_millis(clock_off_ms.unsigned_abs()).as_secs_f64();
+        let clock_off = if clock_off_ms < 0 {
+            -clock_off
+        } else {
+            clock_off
+        };
+        self.node.metrics.lifecycle.clock_off.set(clock_off);
         let tend = Tend {
             clock_off_ms,
             ..Tend::from(&evidence)

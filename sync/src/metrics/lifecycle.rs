@@ -1,6 +1,6 @@
 //! Figures of pods that go: those that are gone, and this one when it does.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
 
 use super::register::Register;
 
@@ -33,8 +33,8 @@ impl HandedOver {
 pub struct LifecycleMetrics {
     /// 1 while no record of a pod that is gone is removed.
     pub brake: IntGauge,
-    /// How far this machine's clock is ahead of most others, where that is too far.
-    pub clock_off: IntGauge,
+    /// How far this machine's clock is ahead of most others, in seconds, where that is too far.
+    pub clock_off: Gauge,
     /// Pods that have a record and are not listed.
     pub gone: IntGauge,
     /// Records that this sync removed, as their pods were gone.
@@ -50,8 +50,8 @@ impl LifecycleMetrics {
                 "1 while what Kubernetes says of pods that are gone is not acted on: the list of \
                  pods is not followed, or more than half are gone at once.",
             )?,
-            clock_off: register.gauge(
-                "udht_own_clock_off_milliseconds",
+            clock_off: register.fractional_gauge(
+                "udht_own_clock_off_seconds",
                 "How far this machine's clock is ahead of those of most peers, where it is too far \
                  off; 0 where it is not.",
             )?,

@@ -298,3 +298,49 @@ pub(crate) async fn a_reader_sees_the_store_before_it_starts_over_or_after(groun
     done.store(true, Ordering::Relaxed);
     reader.await.expect("the reader saw no part of a store");
 }
+
+pub(crate) async fn an_opening_that_is_renewed_keeps_all_but_its_id_and_its_last_reading(
+    ground: &impl Ground,
+) {
+    let store = full(ground).await;
+    let before = numbers(&*store).await;
+    let (origin, last) = (draw(3).origin, Reading::from_u64(20));
+    let opening = store.renew(origin, last).await.expect("renews");
+    assert_eq!((opening.origin, opening.last_reading), (origin, last));
+    assert_eq!(opening.retired, [1, 2].map(|number| draw(number).origin));
+    assert_eq!(opening.store, draw(1).store);
+    store.check().await.expect("as it was left");
+    assert_eq!(numbers(&*store).await, before);
+    store.commit(stamped(30)).await.expect("commits");
+    let opening = store.renew(draw(4).origin, last).await.expect("renews");
+    assert_eq!(opening.last_reading, last);
+    store.commit(removal([1])).await.expect("commits");
+    store.check().await.expect("as it was left");
+    ground.kill(store).await;
+    let store = open(ground, 5).await;
+    let wanted = Opening {
+        store: draw(1).store,
+        origin: draw(5).origin,
+        retired: [1, 2, 3, 4].map(|number| draw(number).origin).to_vec(),
+        last_reading: last,
+        peer_id: draw(1).peer_id,
+        binding: Some(binding(1)),
+        floors: b"floors".to_vec(),
+    };
+    assert_eq!(store.opening(), &wanted);
+    assert!(numbers(&*store).await.len() < before.len());
+}
+
+pub(crate) async fn an_opening_is_not_renewed_under_an_id_that_it_had(ground: &impl Ground) {
+    let store = full(ground).await;
+    for used in [1, 2] {
+        let last = Reading::from_u64(1);
+        let refused = store.renew(draw(used).origin, last).await;
+        let refused = refused.expect_err("it was used");
+        assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
+    }
+    store.commit(stamped(60)).await.expect("commits");
+    ground.kill(store).await;
+    let store = open(ground, 3).await;
+    assert_eq!(store.opening().last_reading, Reading::from_u64(60));
+}

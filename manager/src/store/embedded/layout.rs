@@ -56,9 +56,9 @@ impl Layout {
         }
     }
 
-    /// Whether it is of the store with this id.
-    pub(super) fn is_of(&self, store: StoreId) -> bool {
-        self.store == store
+    /// Whether it is of the opening with this id.
+    pub(super) fn is_of(&self, origin: OriginId) -> bool {
+        self.origin == origin
     }
 
     pub(super) fn records(&self, table: &TableName) -> String {
@@ -176,6 +176,27 @@ impl Layout {
             }
         }
         put_opening(transaction, &opening, true)?;
+        Ok(opening)
+    }
+
+    /// Begins the next opening with a last reading that may be lower, up to and not including the
+    /// commit.
+    pub(super) fn renew(
+        &self,
+        transaction: &WriteTransaction,
+        origin: OriginId,
+        last: Reading,
+    ) -> Result<Opening, Fault> {
+        let opening = last_opening(transaction)?
+            .renewed(origin, last)
+            .ok_or_else(|| {
+                Fault::Unusable(format!(
+                    "the id {origin} was drawn for it before; draw another"
+                ))
+            })?;
+        put_opening(transaction, &opening, false)?;
+        let mut state = transaction.open_table(Definition::new(&self.state))?;
+        put_last_reading(&mut state, last)?;
         Ok(opening)
     }
 }

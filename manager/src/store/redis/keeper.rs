@@ -16,7 +16,7 @@ mod footing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peer_table::TableName;
+use peer_table::{OriginId, Reading, TableName};
 use redis::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -48,17 +48,26 @@ pub(super) enum Job {
         draw: Draw,
         answer: Answer<Opening>,
     },
-    StartOver {
-        draw: Draw,
+    Switch {
+        to: Switch,
         answer: Answer<Opening>,
     },
+}
+
+/// To which opening a store is switched in place of a commit.
+#[derive(Clone, Debug)]
+pub(super) enum Switch {
+    /// The first of the store that begins anew so.
+    StartOver(Draw),
+    /// The next under this id, with this last reading.
+    Renew(OriginId, Reading),
 }
 
 /// A transaction of which nobody knows whether it was done.
 enum Doubt {
     Commit(Commit),
     /// How the store stands if it was.
-    StartOver(Box<Standing>),
+    Switch(Box<Standing>),
 }
 
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -147,7 +156,7 @@ impl Keeper {
             Job::Commit { commit, answer } => drop(answer.send(self.commit(commit).await)),
             Job::Check { table, answer } => drop(answer.send(self.check(table).await)),
             Job::Reopen { draw, answer } => drop(answer.send(self.reopen(draw).await)),
-            Job::StartOver { draw, answer } => drop(answer.send(self.start_over(draw).await)),
+            Job::Switch { to, answer } => drop(answer.send(self.switch(to).await)),
         }
     }
 
@@ -254,27 +263,32 @@ impl Keeper {
         Err(self.error(disturbed()))
     }
 
-    async fn start_over(&mut self, draw: Draw) -> Result<Opening, StoreError> {
+    async fn switch(&mut self, to: Switch) -> Result<Opening, StoreError> {
         let started = Instant::now();
         for _ in 0..TRIES {
             let connection = self.writable().await?;
-            let Some(next) = self.standing.started_over(draw.clone()) else {
-                return Err(self.error(Fault::Unusable(format!(
-                    "cannot begin anew as {}: it had the ids drawn for that before; draw others",
-                    draw.store
-                ))));
+            let next = match &to {
+                Switch::StartOver(draw) => self.standing.started_over(draw.clone()),
+                Switch::Renew(origin, last) => self.standing.renewed(*origin, *last),
+            };
+            let Some(next) = next else {
+                return Err(self.error(Fault::Unusable(
+                    "had the ids drawn for its next opening before; draw others".to_owned(),
+                )));
             };
             let mut commands = pipeline();
             commands.cmd("MULTI");
-            let written = self
-                .standing
-                .start_over(&self.opener.keys, &next, &mut commands);
+            let keys = &self.opener.keys;
+            let written = match &to {
+                Switch::StartOver(_) => self.standing.start_over(keys, &next, &mut commands),
+                Switch::Renew(..) => Standing::renew(keys, &next, &mut commands),
+            };
             commands.cmd("EXEC");
             self.forget_look();
             let mut replies = match connection.ask(&commands, PATIENCE).await {
                 Ok(replies) => replies,
                 Err(fault) => {
-                    let doubt = Doubt::StartOver(Box::new(next));
+                    let doubt = Doubt::Switch(Box::new(next));
                     if self.doubtful(doubt, fault, started).await? {
                         return Ok(self.standing.opening.clone());
                     }

@@ -225,6 +225,26 @@ impl Standing {
         1 + write_opening(keys, &next.opening, true, commands)
     }
 
+    /// How it stands once the next opening has begun under `origin`, with this last reading; `None` if
+    /// the id was used before.
+    pub(super) fn renewed(&self, origin: OriginId, last: Reading) -> Option<Self> {
+        Some(Self {
+            opening: self.opening.clone().renewed(origin, last)?,
+            last_reading: last,
+            ..self.clone()
+        })
+    }
+
+    /// Adds the commands that begin that opening; the answer is how many these are.
+    pub(super) fn renew(keys: &Keys, next: &Self, commands: &mut Pipeline) -> usize {
+        let written = write_opening(keys, &next.opening, false, commands);
+        commands.cmd("HSET").arg(keys.state(next.opening.store));
+        commands
+            .arg("last_reading")
+            .arg(reading_text(next.last_reading));
+        written + 1
+    }
+
     /// What the last reading becomes by `commit`, unless it stays.
     fn raised(&self, commit: &Commit) -> Option<Reading> {
         commit

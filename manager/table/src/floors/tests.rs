@@ -570,3 +570,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn after_a_wrong_clock_nothing_that_comes_above_the_right_one_is_a_ghost() {
+    let now = at(1_000);
+    let reading = |seconds| Clock::new(origin(1), Reading::default(), DRIFT).tick(at(seconds));
+    let version = |of, seconds| Version {
+        reading: reading(seconds),
+        origin: origin(of),
+    };
+    let mut clock = Clock::new(origin(1), reading(90_000), DRIFT);
+    let mut floors = Floors::new(origin(1));
+    floors.meet();
+    floors.heard(version(2, 80_000), now);
+    floors.advance(&Snapshot {
+        origin: origin(2),
+        reading: reading(85_000),
+        vector: Vector::default(),
+    });
+    let arrival = |floors: &Floors, clock: &Clock, version| {
+        floors.arrival(version, true, None, Via::Exchange, clock)
+    };
+    assert_eq!(arrival(&floors, &clock, version(2, 80_000)), Arrival::Ghost);
+    let last = reading(1_000);
+    floors.renew(origin(3), last, now);
+    clock = Clock::new(origin(3), last, DRIFT);
+    for of in [1, 2] {
+        let ahead = arrival(&floors, &clock, version(of, 80_000));
+        assert_eq!(ahead, Arrival::Taken, "of {of}");
+        let right = arrival(&floors, &clock, version(of, 900));
+        assert_eq!(right, Arrival::Ghost, "of {of}");
+    }
+    assert_eq!(floors.ids().fence(origin(1)), Some(Fence::Ended));
+}

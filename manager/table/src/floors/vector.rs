@@ -65,6 +65,16 @@ impl Vector {
         }
     }
 
+    /// Covers nothing above `reading` any more, and has seen nothing there, but of those that are
+    /// covered whole.
+    pub fn cut(&mut self, reading: Reading) {
+        let partial = self.0.values_mut();
+        for known in partial.filter(|known| known.covered < Self::WHOLE) {
+            known.covered = known.covered.min(reading);
+            known.seen = known.seen.min(reading);
+        }
+    }
+
     /// Forgets an id.
     pub fn forget(&mut self, id: OriginId) {
         self.0.remove(&id);
@@ -133,6 +143,23 @@ mod tests {
             prop_assert_eq!(joined(&joined(&a, &b), &c), joined(&a, &joined(&b, &c)));
             prop_assert_eq!(joined(&a, &a), a);
         }
+    }
+
+    #[test]
+    fn what_is_cut_covers_and_has_seen_nothing_above_but_of_an_id_that_was_given_up() {
+        let mut vector = Vector::default();
+        vector.see(version(9));
+        vector.cover(ID, Reading::from_u64(7));
+        vector.cut(Reading::from_u64(5));
+        assert!(vector.covers(version(5)) && !vector.covers(version(6)));
+        vector.cover_seen(ID);
+        assert!(
+            !vector.covers(version(6)),
+            "what was seen above is forgotten"
+        );
+        vector.cover_whole(ID);
+        vector.cut(Reading::from_u64(5));
+        assert!(vector.covers(version(u64::MAX)));
     }
 
     #[test]

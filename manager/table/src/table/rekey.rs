@@ -10,6 +10,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use super::Table;
 use crate::feed::Feed;
 use crate::fingerprint::{Fingerprint, FingerprintKey};
+use crate::floors::Floors;
 use crate::key::Key;
 use crate::sketch::Sketch;
 
@@ -66,6 +67,14 @@ impl Table {
     /// Has its feed begin anew, as that of `epoch`: who follows it lists again.
     pub fn renew_feed(&mut self, epoch: u64) {
         self.feed = Feed::new(epoch, self.feed.limits());
+    }
+
+    /// Goes on under the next opening of its store, whose clock went back, with these floors: the feed
+    /// begins anew, and no exchange that is under way comes to anything.
+    pub fn renew(&mut self, floors: Floors, epoch: u64) {
+        self.floors = floors;
+        self.sessions.end_all();
+        self.renew_feed(epoch);
     }
 
     /// [`FingerprintKey::check`] of the key of its fingerprints.

@@ -54,6 +54,11 @@ impl Sessions {
         self.under_way.remove(&session)
     }
 
+    /// Watches none of them any more.
+    pub(super) fn end_all(&mut self) {
+        self.under_way.clear();
+    }
+
     /// Notes a version that was news here and came by `session`, or by none.
     pub(super) fn note(&mut self, version: Version, session: Option<SessionId>) {
         for (other, came) in &mut self.under_way {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::super::super::{Change, StoreError};
 use super::super::connection::{Connection, PATIENCE, pipeline};
 use super::super::fault::Fault;
-use super::super::layout::{self, Look, Meta, Standing};
+use super::super::layout::{Look, Standing};
 use super::super::opening::{PAUSE_MAX, PAUSE_MIN, TRIES, disturbed};
 use super::super::replies::Executed;
 use super::{Doubt, Keeper};
@@ -82,7 +82,7 @@ impl Keeper {
             let is_stored = match &doubt {
                 Doubt::Commit(_) => look.commits == self.standing.commits + 1,
                 // What was looked at is the store that it was.
-                Doubt::StartOver(_) => false,
+                Doubt::Switch(_) => false,
             };
             if is_stored && let Doubt::Commit(commit) = &doubt {
                 self.standing.written(commit, None);
@@ -111,7 +111,9 @@ impl Keeper {
             self.standing.ask(&self.opener.keys, &mut commands);
             let mut replies = connection.ask(&commands, PATIENCE).await?;
             let look = match self.standing.read(&mut replies) {
-                Err(Fault::Changed(Change::Swapped)) if self.has_begun_anew(connection).await? => {
+                Err(Fault::Changed(Change::Swapped | Change::TakenOver))
+                    if self.has_switched(connection).await? =>
+                {
                     continue;
                 }
                 look => look?,
@@ -134,22 +136,24 @@ impl Keeper {
         Err(disturbed())
     }
 
-    /// Whether the transaction in doubt was that the store begins anew, and it has: then that store is
-    /// the one to look after.
-    async fn has_begun_anew(&mut self, connection: &Connection) -> Result<bool, Fault> {
-        let Some(Doubt::StartOver(next)) = &self.doubt else {
+    /// Whether the transaction in doubt was a switch to another opening, and it is done: then that one
+    /// is to be looked after.
+    async fn has_switched(&mut self, connection: &Connection) -> Result<bool, Fault> {
+        let Some(Doubt::Switch(next)) = &self.doubt else {
             return Ok(false);
         };
         let mut commands = pipeline();
-        layout::ask_meta(&self.opener.keys, &mut commands);
-        let meta = Meta::read(&mut connection.ask(&commands, PATIENCE).await?)?;
-        if meta.is_none_or(|meta| meta.store != next.opening.store) {
-            return Ok(false);
+        next.ask(&self.opener.keys, &mut commands);
+        let mut replies = connection.ask(&commands, PATIENCE).await?;
+        match next.read(&mut replies) {
+            Ok(_) => {}
+            Err(Fault::Changed(_)) => return Ok(false),
+            Err(fault) => return Err(fault),
         }
         self.standing = Standing::clone(next);
         self.doubt = None;
         self.stored = Some(true);
-        tracing::warn!("found out that the store has begun anew");
+        tracing::warn!("found out that the store is at its next opening");
         Ok(true)
     }
 

@@ -2,6 +2,8 @@
 //! the new one.
 
 use super::proxy::Proxy;
+use peer_table::Reading;
+
 use super::*;
 use crate::store::Change;
 
@@ -96,6 +98,32 @@ async fn a_start_over_whose_answer_was_lost_is_found_to_be_done() {
     let opening = opening.expect("it is done, which the new connection found out");
     assert_eq!(opening.store, draw(2).store);
     assert!(is_over(&server, &store).await);
+    store.commit(one(1, 2)).await.expect("commits");
+    assert_eq!(conformance::read(&store, 1).await, self::stored(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_whose_answer_was_lost_is_found_to_be_done() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::to(server.address()).await;
+    let store = open(&proxy.url(), 1).await;
+    store.commit(one(1, 1)).await.expect("commits");
+    let pipe = proxy.pipe();
+    pipe.replies(false);
+    let (origin, last) = (draw(2).origin, Reading::from_u64(0));
+    let (opening, ()) = tokio::join!(store.renew(origin, last), async {
+        let connection = server.connection().await;
+        let state = format!("{PREFIX}{}:_state", draw(1).store);
+        let get: [&[u8]; 3] = [b"HGET", state.as_bytes(), b"origin"];
+        let wanted = Value::BulkString(origin.to_string().into_bytes());
+        while server::say(&connection, &get).await != wanted {
+            tokio::task::yield_now().await;
+        }
+        pipe.cut();
+    });
+    let opening = opening.expect("it is done, which the new connection found out");
+    assert_eq!((opening.origin, opening.last_reading), (origin, last));
+    assert_eq!(conformance::read(&store, 1).await, self::stored(1));
     store.commit(one(1, 2)).await.expect("commits");
     assert_eq!(conformance::read(&store, 1).await, self::stored(2));
 }

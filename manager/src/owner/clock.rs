@@ -1,0 +1,179 @@
+//! Healing what a wrong clock left behind: records that are stamped so far ahead that no peer takes
+//! them, and a clock that stands so far ahead that it stamps no write.
+//!
+//! The store gets its next opening, whose clock begins at what is right, and under that the records
+//! are written anew. A store that ends in between still has the rest as it was: it is healed again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use peer_table::opening::Opening;
+use peer_table::{Clock, Contact, Entry, Key, OriginId, Reading, Table, WallTime};
+use uuid::Uuid;
+
+use super::floors::FloorsCommand;
+use super::task::Doubt;
+use super::{Owner, OwnerError, OwnerTask, wall_now};
+use crate::store::{Commit, StoreError, Stored};
+
+/// Records that are written anew in one transaction at the most.
+const HEALED_AT_ONCE: usize = 2_048;
+
+/// What is ahead of a wall clock.
+struct Ahead {
+    /// Versions and contacts up to there are right.
+    versions: WallTime,
+    contacts: Contact,
+    now: Contact,
+}
+
+impl Ahead {
+    /// Of `now`, where a version may be ahead by half of the drift, as when it is stamped, and a
+    /// contact by all of it.
+    fn of(clock: &Clock, now: WallTime) -> Self {
+        Self {
+            versions: now.plus(clock.drift_max() / 2),
+            contacts: Contact::at(now.plus(clock.drift_max())),
+            now: Contact::at(now),
+        }
+    }
+
+    fn is(&self, reading: Reading) -> bool {
+        reading.wall() > self.versions
+    }
+
+    /// The keys of what is to be healed, and the highest reading that is right.
+    fn in_table(&self, table: &Table) -> (Vec<Key>, Reading) {
+        let (mut keys, mut highest) = (Vec::new(), Reading::default());
+        for (key, row) in table.rows_after(None, usize::MAX) {
+            let is_ahead = self.is(row.version.reading);
+            if !is_ahead {
+                highest = highest.max(row.version.reading);
+            }
+            if is_ahead || row.contact > self.contacts {
+                keys.push(key.clone());
+            }
+        }
+        (keys, highest)
+    }
+}
+
+impl Owner {
+    /// Has what is stamped too far ahead stamped anew, and the clock go on from what is right; how
+    /// many records that were. Refused while this machine's clock is still wrong.
+    pub async fn heal_clock(&self) -> Result<usize, OwnerError> {
+        if let Some(off) = self.shared.clock_off() {
+            return Err(OwnerError::ClockOff(off));
+        }
+        self.floors(FloorsCommand::HealClock).await
+    }
+}
+
+impl OwnerTask {
+    pub(super) async fn heal_clock(&mut self) -> Result<usize, OwnerError> {
+        let shared = Arc::clone(&self.shared);
+        let now = wall_now();
+        let ahead = Ahead::of(&self.clock, now);
+        let (keys, highest) = ahead.in_table(&shared.current().table);
+        if keys.is_empty() && !ahead.is(self.clock.last()) {
+            return Ok(0);
+        }
+        tracing::warn!(records = keys.len(), "what a wrong clock stamped is healed");
+        let origin = OriginId::from_bytes(*Uuid::new_v4().as_bytes());
+        let last = Clock::new(origin, highest, shared.drift_max).tick(now);
+        let call = shared.store.renew(origin, last);
+        match shared.metrics.store("commit", call).await {
+            Ok(opening) => self.renewed(opening),
+            Err(error) => {
+                if matches!(error, StoreError::OutcomeUnknown { .. }) {
+                    self.doubt = Some(Doubt::Renewal(origin, last));
+                }
+                return Err(error.into());
+            }
+        }
+        // Meanwhile the index and the store do not say the same.
+        let problem = "its records are being stamped anew".to_owned();
+        shared.change().over = Some(Arc::new(StoreError::Unavailable(problem)));
+        let healed = self.stamp_anew(&keys, &ahead).await;
+        shared.change().over = None;
+        self.publish_figures();
+        shared.publish_floors();
+        healed?;
+        Ok(keys.len())
+    }
+
+    /// Goes on with the next opening of the store.
+    pub(super) fn renewed(&mut self, opening: Opening) {
+        let shared = Arc::clone(&self.shared);
+        let (origin, last) = (opening.origin, opening.last_reading);
+        self.clock = Clock::new(origin, last, shared.drift_max);
+        let (epoch, _) = Uuid::new_v4().as_u64_pair();
+        let revision = {
+            let mut current = shared.change();
+            let mut floors = current.table.floors().clone();
+            floors.renew(origin, last, wall_now());
+            current.table.renew(floors, epoch);
+            current.opening = Opening {
+                floors: Vec::new(),
+                ..opening
+            };
+            current.table.feed().revision()
+        };
+        shared.revision.send_replace(revision);
+    }
+
+    async fn stamp_anew(&mut self, keys: &[Key], ahead: &Ahead) -> Result<(), OwnerError> {
+        let shared = Arc::clone(&self.shared);
+        let floors = shared.current().table.floors().clone();
+        self.store_floors(floors).await?;
+        for keys in keys.chunks(HEALED_AT_ONCE) {
+            let call = shared.store.get_many(&shared.table_name, keys);
+            let stored = shared.metrics.store("read", call).await?;
+            let now = wall_now();
+            let mut records = BTreeMap::new();
+            // What cannot be read is left for a peer's copy.
+            for (key, entry) in keys.iter().zip(stored) {
+                let Some(mut entry) = entry.and_then(Stored::entry) else {
+                    continue;
+                };
+                if ahead.is(entry.version.reading) {
+                    let stamped = self.clock.stamp(now);
+                    entry.version = stamped.map_err(|ahead| {
+                        StoreError::Unavailable(format!("{ahead}; heal it again in a moment"))
+                    })?;
+                }
+                if entry.contact > ahead.contacts {
+                    entry.contact = ahead.now;
+                }
+                records.insert(key.clone(), entry);
+            }
+            let commit = Commit {
+                records: vec![(shared.table_name.clone(), records.clone())],
+                stamped: Some(self.clock.last()),
+                ..Commit::default()
+            };
+            let call = shared.store.commit(commit);
+            match shared.metrics.store("commit", call).await {
+                Ok(()) => self.restamped(&records),
+                Err(error) => {
+                    if matches!(error, StoreError::OutcomeUnknown { .. }) {
+                        self.doubt = Some(Doubt::Restamped(records));
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the index follow what is stored.
+    pub(super) fn restamped(&self, records: &BTreeMap<Key, Entry>) {
+        let now = wall_now();
+        let mut current = self.shared.change();
+        for (key, entry) in records {
+            if let Err(error) = current.table.load(key.clone(), entry, now) {
+                tracing::warn!(%key, %error, "a stored record is none of this table");
+            }
+        }
+    }
+}

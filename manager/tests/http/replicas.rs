@@ -1,0 +1,376 @@
+//! The replicas that are known, tombstones that leave, and what a person does about replicas and
+//! clocks.
+
+use std::time::Duration;
+
+use peer_table::contract::{
+    Advance, Advanced, StateRequest, Tend, TendAnswer, WireHorizon, fingerprints_from_bytes,
+};
+use peer_table::floors::{Evidence, Replicas};
+use peer_table::{Clock, Entry, Fingerprint, Key, OriginId, Reading};
+use serde_json::{Value, json};
+use udht_manager::owner::wall_now;
+
+use crate::support::{Manager, peer};
+use crate::sync::{read, send, state};
+
+const REPLICAS: &str = "/v1/replicas";
+const SWAP: &str = "/v1/sync/replicas";
+
+async fn known(manager: &Manager) -> Value {
+    manager.get(REPLICAS).expect(200).await.json()
+}
+
+async fn tell(manager: &Manager, replicas: &Replicas) -> Replicas {
+    read(&send(manager, SWAP, replicas).expect(200).await)
+}
+
+/// What it knows of all replicas.
+async fn told_by(manager: &Manager) -> Replicas {
+    tell(manager, &Replicas::default()).await
+}
+
+/// Has it look after its floors: what it has to tell.
+async fn tend(manager: &Manager) -> Replicas {
+    let tend = Tend::from(&Evidence::default());
+    let answer: TendAnswer = read(&send(manager, "/v1/sync/tend", &tend).expect(200).await);
+    Replicas {
+        publications: answer.publication.into_iter().collect(),
+        ..Replicas::default()
+    }
+}
+
+async fn clock_off(manager: &Manager, off_ms: i64) {
+    let tend = Tend {
+        clock_off_ms: off_ms,
+        ..Tend::from(&Evidence::default())
+    };
+    send(manager, "/v1/sync/tend", &tend).expect(200).await;
+}
+
+/// Two replicas that know each other. Those of the tests are all of one store until they start over.
+async fn two() -> (Manager, Manager) {
+    let (one, other) = (Manager::of_no_pause().await, Manager::of_no_pause().await);
+    other.post("/v1/replicas/start-over").expect(200).await;
+    for _ in 0..2 {
+        tell(&one, &tend(&other).await).await;
+        tell(&other, &told_by(&one).await).await;
+        tell(&one, &told_by(&other).await).await;
+        tell(&other, &tend(&one).await).await;
+    }
+    (one, other)
+}
+
+/// An exchange that `one` begins, so that it has all that `other` has; whether it knows that it does.
+async fn learn(one: &Manager, other: &Manager) -> bool {
+    let (path, own) = ("/v1/sync/state", state(one).await.origin);
+    let begin = StateRequest {
+        begin_session: true,
+        ..StateRequest::default()
+    };
+    let answer = send(one, path, &begin).expect(200).await;
+    let session = read::<peer_table::contract::State>(&answer)
+        .session
+        .unwrap();
+    let give = StateRequest {
+        give_snapshot: true,
+        without: Some(WireHorizon {
+            origin: own,
+            ..WireHorizon::default()
+        }),
+        ..StateRequest::default()
+    };
+    let theirs = send(other, path, &give).expect(200).await;
+    let theirs: peer_table::contract::State = read(&theirs);
+    let page = other.owner.fingerprints(Fingerprint(0), 10_000).unwrap();
+    let wanted = fingerprints_from_bytes(&page.fingerprints).unwrap();
+    let records = other.owner.records(&wanted).await.unwrap();
+    let merge = format!(
+        "/v1/sync/tables/peers/merge?via=exchange&session={session}\
+         &from=07070707-0707-0707-0707-070707070707"
+    );
+    send(one, &merge, &records.batch).expect(200).await;
+    let advance = Advance {
+        session,
+        snapshot: theirs.snapshot.unwrap(),
+    };
+    let answer = send(one, "/v1/sync/advance", &advance).expect(200).await;
+    read::<Advanced>(&answer).advanced
+}
+
+async fn figure(manager: &Manager, line: &str) -> bool {
+    let figures = manager.get("/metrics").expect(200).await;
+    figures.text().lines().any(|found| found == line)
+}
+
+async fn store(manager: &Manager) -> String {
+    known(manager).await["store"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_tombstone_leaves_once_the_other_replica_has_published_that_it_is_there() {
+    let (one, other) = two().await;
+    one.put("/v1/peers/p1", &peer()).expect(201).await;
+    one.delete("/v1/peers/p1").expect(204).await;
+    tend(&one).await;
+    let waits = known(&one).await;
+    assert_eq!(waits["tombstones"], 1, "{waits:#}");
+    assert_eq!(
+        waits["heldBack"]["replica"],
+        store(&other).await,
+        "{waits:#}"
+    );
+    assert_eq!(waits["replicas"].as_array().unwrap().len(), 2, "{waits:#}");
+
+    assert!(learn(&other, &one).await && learn(&one, &other).await);
+    assert_eq!(known(&other).await["tombstones"], 1);
+    let published = tend(&one).await;
+    let waits = known(&one).await;
+    assert_eq!(
+        (&waits["tombstones"], &waits["heldBack"]["reason"]),
+        (&json!(1), &json!("published")),
+        "{waits:#}"
+    );
+    tell(&one, &tend(&other).await).await;
+    tell(&other, &published).await;
+    tend(&one).await;
+    tend(&other).await;
+    for manager in [&one, &other] {
+        let left = known(manager).await;
+        assert_eq!(left["tombstones"], 0, "{left:#}");
+        assert_eq!(left["heldBack"], Value::Null, "{left:#}");
+        assert!(figure(manager, "udht_tombstones_collected_total 1").await);
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_is_given_up_starts_over_and_its_watchers_list_again() {
+    let (one, other) = two().await;
+    other.put("/v1/peers/p1", &peer()).expect(201).await;
+    let (before, list) = (
+        state(&other).await,
+        other.get("/v1/peers").expect(200).await,
+    );
+    let own = other.owner.own_key();
+    let gone = store(&other).await;
+
+    let path = format!("{REPLICAS}/{gone}/give-up");
+    let answer = one.post(&path).expect(200).await;
+    assert_eq!(answer.json()["store"], gone.as_str());
+    let known = known(&one).await;
+    assert_eq!(known["replicas"].as_array().unwrap().len(), 1, "{known:#}");
+    assert_eq!(known["fenced"][0]["reason"], "given_up", "{known:#}");
+    let again = one.post(&path).expect(404).await;
+    assert_eq!(again.problem(), "no-such-replica");
+
+    let refused = send(&other, SWAP, &told_by(&one).await).expect(503).await;
+    assert_eq!(refused.problem(), "given-up");
+    assert_eq!(refused.header("retry-after"), "5");
+    let after = state(&other).await;
+    assert_ne!(after.store, before.store);
+    assert_eq!(after.cluster, before.cluster);
+    assert_eq!(other.owner.own_key(), own);
+    assert_eq!(other.owner.counts(), (0, 0));
+    assert!(figure(&other, "udht_started_over_total 2").await);
+    let since = list.header("udht-revision");
+    let watch = format!("/v1/peers?watch=true&since={since}");
+    assert_eq!(
+        other.get(&watch).expect(410).await.problem(),
+        "revision-gone"
+    );
+    // It is one of them again.
+    tell(&other, &told_by(&one).await).await;
+}
+
+#[tokio::test]
+async fn of_two_that_gave_each_other_up_one_starts_over_by_hand() {
+    let (one, other) = two().await;
+    for (manager, gone) in [(&one, &other), (&other, &one)] {
+        let gone = store(gone).await;
+        let path = format!("{REPLICAS}/{gone}/give-up");
+        manager.post(&path).expect(200).await;
+    }
+    one.put("/v1/peers/p1", &peer()).expect(201).await;
+    let (stays, told) = (store(&one).await, told_by(&other).await);
+    let refused = send(&one, SWAP, &told).expect(503).await;
+    assert_eq!(refused.problem(), "given-up");
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.contains("udht-manager replicas start-over"),
+        "{detail}"
+    );
+    assert_eq!(known(&one).await["mutual"], true);
+    assert!(figure(&one, "udht_given_up_mutually 1").await);
+    assert_eq!((store(&one).await, one.owner.counts()), (stays, (1, 0)));
+
+    other.post("/v1/replicas/start-over").expect(200).await;
+    tell(&one, &told_by(&other).await).await;
+    tell(&other, &told_by(&one).await).await;
+    assert_eq!(known(&one).await["mutual"], false);
+    assert!(learn(&other, &one).await);
+    assert_eq!(other.owner.counts(), (1, 0));
+}
+
+#[tokio::test]
+async fn only_another_replica_that_may_write_can_be_given_up() {
+    let manager = Manager::new().await;
+    let own = store(&manager).await;
+    for id in [own.as_str(), "0d7a4e9e-5f4f-4a70-9d3c-0c2f5e2c9f11", "none"] {
+        let path = format!("{REPLICAS}/{id}/give-up");
+        let refused = manager.post(&path).expect(404).await;
+        assert_eq!(refused.problem(), "no-such-replica");
+        assert_eq!(refused.json()["field"], "store");
+    }
+    for path in [
+        "/v1/replicas/start-over?yes=1",
+        "/v1/replicas/none/give-up?yes=1",
+        "/v1/clock/heal?yes=1",
+    ] {
+        assert_eq!(manager.post(path).expect(400).await.problem(), "bad-query");
+    }
+    manager.get("/v1/replicas?all=1").expect(400).await;
+    assert_eq!(store(&manager).await, own);
+}
+
+#[tokio::test]
+async fn what_a_store_that_fails_is_asked_for_is_not_done() {
+    let (one, other) = two().await;
+    let gone = store(&other).await;
+    let give_up = format!("{REPLICAS}/{gone}/give-up");
+    one.fail_store(true);
+    for path in [give_up.as_str(), "/v1/replicas/start-over"] {
+        assert_eq!(one.post(path).expect(503).await.problem(), "unavailable");
+    }
+    one.fail_store(false);
+    assert_eq!(known(&one).await["replicas"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn while_the_clock_is_off_writes_are_refused_and_reads_are_not() {
+    let manager = Manager::new().await;
+    manager.put("/v1/peers/p1", &peer()).expect(201).await;
+    clock_off(&manager, -60_000).await;
+    assert!(figure(&manager, "udht_clock_outlier 1").await);
+    for call in [
+        manager.put("/v1/peers/p1", &peer()),
+        manager.delete("/v1/peers/p1"),
+        manager.post("/v1/peers/p1/contact"),
+        manager.post("/v1/clock/heal"),
+    ] {
+        let refused = call.expect(503).await;
+        assert_eq!(refused.problem(), "clock-off");
+        assert_eq!(refused.header("retry-after"), "5");
+    }
+    manager.get("/v1/peers/p1").expect(200).await;
+    clock_off(&manager, 0).await;
+    assert!(figure(&manager, "udht_clock_outlier 0").await);
+    manager.put("/v1/peers/p1", &peer()).expect(200).await;
+}
+
+/// As [`Entry`], but stamped a day ahead by `origin`, as a wrong clock does.
+fn a_day_ahead(entry: &Entry, origin: OriginId) -> Entry {
+    let tomorrow = wall_now().plus(Duration::from_hours(24));
+    let mut clock = Clock::new(origin, Reading::default(), Duration::from_secs(10));
+    Entry {
+        version: clock.stamp(tomorrow).unwrap(),
+        contact: peer_table::Contact::at(tomorrow),
+        ..entry.clone()
+    }
+}
+
+#[tokio::test]
+async fn what_a_wrong_clock_stamped_is_healed_and_writes_are_taken_again() {
+    let manager = Manager::new().await;
+    manager.fill((0..5).map(|n| format!("p{n}"))).await;
+    manager.delete("/v1/peers/p4").expect(204).await;
+    let untouched = manager.get("/v1/peers/p0").expect(200).await;
+    let mut ahead = std::collections::BTreeMap::new();
+    for key in ["p1", "p2"].map(|key| key.parse::<Key>().unwrap()) {
+        let entry = manager.owner.get(&key).await.unwrap().unwrap();
+        ahead.insert(key, a_day_ahead(&entry, manager.owner.origin()));
+    }
+    let tombstone = Entry {
+        body: peer_table::Body::Tombstone,
+        ..a_day_ahead(
+            ahead.values().next().unwrap(),
+            OriginId::from_bytes([9; 16]),
+        )
+    };
+    ahead.insert("p3".parse().unwrap(), tombstone);
+    let stamped = ahead.values().map(|entry| entry.version.reading).max();
+    let commit = udht_manager::store::Commit {
+        records: vec![(manager.owner.table_name().clone(), ahead)],
+        stamped,
+        ..Default::default()
+    };
+    udht_manager::store::Store::commit(&*manager.store, commit)
+        .await
+        .unwrap();
+    let manager = manager.reopened().await;
+    let refused = manager.put("/v1/peers/p9", &peer()).expect(503).await;
+    assert_eq!(refused.problem(), "clock-ahead");
+    let (before, list) = (
+        state(&manager).await,
+        manager.get("/v1/peers").expect(200).await,
+    );
+
+    let healed = manager.post("/v1/clock/heal").expect(200).await;
+    assert_eq!(healed.json(), json!({"healed": 3}));
+    let after = state(&manager).await;
+    assert_eq!(after.store, before.store);
+    assert_ne!(after.origin, before.origin);
+    assert_eq!(manager.owner.counts(), (3, 2));
+    let gone = format!(
+        "/v1/peers?watch=true&since={}",
+        list.header("udht-revision")
+    );
+    manager.get(&gone).expect(410).await;
+    assert_eq!(
+        manager.get("/v1/peers/p0").expect(200).await.json(),
+        untouched.json()
+    );
+    manager.put("/v1/peers/p9", &peer()).expect(201).await;
+    manager.put("/v1/peers/p1", &peer()).expect(200).await;
+    manager.get("/v1/peers/p3").expect(404).await;
+    let again = manager.post("/v1/clock/heal").expect(200).await;
+    assert_eq!(again.json(), json!({"healed": 0}));
+
+    // A peer whose clock is right takes all of it.
+    let other = Manager::new().await;
+    assert!(learn(&other, &manager).await);
+    assert_eq!(other.owner.counts(), manager.owner.counts());
+    assert_eq!(state(&other).await.tables, state(&manager).await.tables);
+
+    let manager = manager.reopened().await;
+    manager.put("/v1/peers/p9", &peer()).expect(200).await;
+    assert_eq!(manager.owner.counts(), (4, 2));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_not_healed_whole_is_healed_again() {
+    let manager = Manager::new().await;
+    let key: Key = "p1".parse().unwrap();
+    manager.put("/v1/peers/p1", &peer()).expect(201).await;
+    let entry = manager.owner.get(&key).await.unwrap().unwrap();
+    let entry = a_day_ahead(&entry, manager.owner.origin());
+    let commit = udht_manager::store::Commit {
+        stamped: Some(entry.version.reading),
+        records: vec![(manager.owner.table_name().clone(), [(key, entry)].into())],
+        ..Default::default()
+    };
+    udht_manager::store::Store::commit(&*manager.store, commit)
+        .await
+        .unwrap();
+    let manager = manager.reopened().await;
+    manager.fail_store(true);
+    let refused = manager.post("/v1/clock/heal").expect(503).await;
+    assert_eq!(refused.problem(), "unavailable");
+    manager.fail_store(false);
+    // The record is still ahead, and so is the clock after the next start.
+    let manager = manager.reopened().await;
+    let refused = manager.put("/v1/peers/p2", &peer()).expect(503).await;
+    assert_eq!(refused.problem(), "clock-ahead");
+    let healed = manager.post("/v1/clock/heal").expect(200).await;
+    assert_eq!(healed.json(), json!({"healed": 1}));
+    manager.put("/v1/peers/p2", &peer()).expect(201).await;
+}
