@@ -19,7 +19,7 @@ use peer_table::contract::{
 use peer_table::feed::Via;
 use peer_table::floors::{Ages, Replicas};
 use peer_table::table::Limits;
-use peer_table::{Entry, Fingerprint, Key, OriginId, StoreId, TableName, WallTime};
+use peer_table::{Entry, Fingerprint, Key, OriginId, Reading, StoreId, TableName, WallTime};
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -285,5 +285,10 @@ impl Store for Memory {
         self.has_started_over.store(true, Ordering::Relaxed);
         let next = self.opening.clone().started_over(draw);
         Ok(next.expect("ids that were just drawn"))
+    }
+
+    async fn renew(&self, origin: OriginId, last: Reading) -> Result<Opening, StoreError> {
+        let next = self.opening.clone().renewed(origin, last);
+        Ok(next.expect("an id that was just drawn"))
     }
 }
