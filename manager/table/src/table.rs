@@ -151,7 +151,7 @@ impl Table {
             sketch: Sketch::new(spec.sketch_symbols),
             feed: Feed::new(spec.epoch, spec.feed),
             floors: spec.floors,
-            sessions: Sessions::default(),
+            sessions: Sessions::new(spec.epoch),
         }
     }
 

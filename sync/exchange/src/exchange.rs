@@ -325,8 +325,13 @@ pub async fn exchange<O: Own, R: Remote>(
     };
     let all_came = is_whole && moved.missing_theirs == 0;
     let none_refused = moved.merged_here.refused() == 0 || mutants::is("refused-record-advances");
+    // A store that was opened anew meanwhile may lack what it had at the beginning.
+    let now = conversation.met()?.0.origin;
+    let is_as_before = snapshot
+        .as_ref()
+        .is_some_and(|it| it.origin == now.as_bytes());
     let advanced = match (state.session, snapshot) {
-        (Some(session), Some(snapshot)) if all_came && none_refused => {
+        (Some(session), Some(snapshot)) if all_came && none_refused && is_as_before => {
             let advance = Advance { session, snapshot };
             own.advance(&advance).await.map_err(ExchangeError::own)?
         }

@@ -130,6 +130,13 @@ fn a_store_that_is_restored_takes_what_it_lost_from_its_peers() {
     assert!(story.contains("the store changed"), "{story}");
 }
 
+/// Its partner would count as dealt with what it never got, and take it for ghosts.
+#[test]
+fn a_store_that_is_restored_while_a_peer_asks_loses_nothing_that_others_have() {
+    let story = holds(&History::draw(0x66dd_c1e2_cfa1_1d1a));
+    assert!(story.contains("the store changed"), "{story}");
+}
+
 /// All leases expired at once by one long pause.
 #[test]
 fn a_pause_of_weeks_loses_nobody() {

@@ -34,18 +34,26 @@ impl Session {
 }
 
 /// All exchanges of ours that are under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sessions {
     under_way: BTreeMap<SessionId, Session>,
     last: u64,
 }
 
 impl Sessions {
+    /// Numbered so that none is taken for one of another opening of the store.
+    pub(super) const fn new(epoch: u64) -> Self {
+        Self {
+            under_way: BTreeMap::new(),
+            last: epoch,
+        }
+    }
+
     pub(super) fn begin(&mut self) -> SessionId {
         if self.under_way.len() == SESSIONS_MAX {
             self.under_way.pop_first();
         }
-        self.last += 1;
+        self.last = self.last.wrapping_add(1);
         let session = SessionId(self.last);
         self.under_way.insert(session, Session::default());
         session

@@ -214,6 +214,27 @@ fn what_is_covered_already_and_comes_from_elsewhere_holds_no_vector_back() {
 }
 
 #[test]
+fn an_exchange_that_an_earlier_opening_of_the_store_began_is_none_of_this_one() {
+    let opened = |epoch| {
+        Table::new(TableSpec {
+            name: "peers".parse().unwrap(),
+            fingerprint_key: FingerprintKey::from_bytes([7; 16]),
+            check_content: any_content,
+            limits: Limits::default(),
+            sketch_symbols: 256,
+            epoch,
+            feed: FeedLimits::default(),
+            floors: Floors::new(OriginId::from_bytes([200; 16])),
+        })
+    };
+    let earlier = opened(1 << 40).begin_session();
+    let mut table = opened(2 << 40);
+    table.begin_session();
+    let partner = snapshot(9, Vector::default());
+    assert_eq!(table.advanced(earlier, &partner), None);
+}
+
+#[test]
 fn of_too_many_exchanges_at_once_the_oldest_does_not_count() {
     let mut replica = Replica::new(1);
     let first = replica.table.begin_session();
