@@ -9,7 +9,7 @@ TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Tools that `make check` had to install itself stand here; the right version on PATH is used as it is.
 TOOLS_DIR := $(TARGET_DIR)/tools
 
-.PHONY: help demo test contract check setup tools sim kill bench render image e2e fuzz
+.PHONY: help demo test contract check setup tools sim mutants kill bench render image e2e fuzz
 
 help: ## this list
 	@echo "usage: make TARGET"
@@ -51,6 +51,11 @@ sim: setup ## histories of simulated clusters with faults: HISTORIES=.. JOBS=..;
 	@cargo build --quiet --release -p udht-simulator
 	@"$(TARGET_DIR)/release/udht-simulator" $(if $(SEED),--seed $(SEED)) $(if $(HISTORIES),--histories $(HISTORIES)) \
 		$(if $(JOBS),--jobs $(JOBS)) $(if $(FIRST),--first $(FIRST))
+
+# Built apart from all else: nothing that is shipped has a mistake in it on purpose.
+mutants: setup ## mistakes on purpose in what the simulator drives: it finds each, and nothing where there is none
+	@CARGO_TARGET_DIR="$(TARGET_DIR)/mutants" RUSTFLAGS="--cfg udht_mutants" cargo build --quiet --release -p udht-simulator
+	@"$(TARGET_DIR)/mutants/release/udht-simulator" --mutants $(if $(JOBS),--jobs $(JOBS))
 
 kill: setup ## rounds of kill -9 under load, with each store: ROUNDS=.. STORE=..; SEED=.. makes the same choices again
 	@cargo build --quiet --release -p udht-manager -p udht-sync -p udht-tests --bins

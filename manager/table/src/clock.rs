@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::ids::OriginId;
+use crate::mutants;
 
 /// A wall clock's time in milliseconds since 1970, handed in by whoever may read a clock.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -174,8 +175,14 @@ impl Clock {
     /// A wall clock that jumps back does no harm: the reading still grows, and once that would take
     /// it more than half of the drift ahead of the wall clock, the answer is [`ClockAhead`].
     pub fn stamp(&mut self, now: WallTime) -> Result<Version, ClockAhead> {
-        let next = Reading(self.last.0.saturating_add(1)).max(Reading::first_of(now));
-        let limit_ms = millis(self.drift_max) / 2;
+        let mut next = Reading(self.last.0.saturating_add(1)).max(Reading::first_of(now));
+        if mutants::is("stamp-of-the-wall-clock") {
+            next = Reading::first_of(now);
+        }
+        let mut limit_ms = millis(self.drift_max) / 2;
+        if mutants::is("stamp-ahead-by-all-of-the-drift") {
+            limit_ms *= 2;
+        }
         let ahead_ms = next.wall().0.saturating_sub(now.0);
         if ahead_ms > limit_ms || next == self.last {
             return Err(ClockAhead { ahead_ms, limit_ms });
@@ -207,7 +214,7 @@ impl Clock {
     pub fn check(&self, stamped: WallTime, now: WallTime) -> Result<(), TooFarAhead> {
         let limit_ms = millis(self.drift_max);
         let ahead_ms = stamped.0.saturating_sub(now.0);
-        if ahead_ms > limit_ms {
+        if ahead_ms > limit_ms && !mutants::is("drift-not-checked") {
             Err(TooFarAhead { ahead_ms, limit_ms })
         } else {
             Ok(())

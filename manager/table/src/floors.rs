@@ -33,6 +33,7 @@ use crate::clock::{Clock, Reading, Version, WallTime};
 use crate::contract::InvalidMessage;
 use crate::feed::Via;
 use crate::ids::OriginId;
+use crate::mutants;
 use crate::opening::Opening;
 
 /// Why there is no floor yet.
@@ -279,6 +280,7 @@ impl Floors {
             version.reading <= clock.last()
         } else {
             self.vector.covers(version)
+                || mutants::is("unknown-origin-covered") && !self.ids.knows(version.origin)
         }
     }
 
@@ -298,16 +300,17 @@ impl Floors {
         clock: &Clock,
     ) -> Arrival {
         let buries_held = !is_live && held == Some(version);
-        let is_push = via == Via::Push;
+        let is_push = via == Via::Push && !mutants::is("no-door");
         if is_push && !buries_held && self.ids.fence(version.origin).is_some() {
             return Arrival::Fenced;
         }
-        if !self.covers(version, clock) {
+        if !self.covers(version, clock) || mutants::is("no-ghost-rule") {
             return Arrival::Taken;
         }
         match (is_live, held) {
             // Of one version there is one content, but where a store was copied while it ran.
             (true, Some(held)) if held == version => Arrival::Taken,
+            (true, Some(_)) if mutants::is("ghost-only-absent-key") => Arrival::Taken,
             (true, _) => Arrival::Ghost,
             (false, None) => Arrival::Collected,
             (false, Some(_)) => Arrival::Taken,
@@ -317,9 +320,14 @@ impl Floors {
     /// Notes a version that came here, whatever becomes of its record. Its origin is known from now
     /// on: a floor that leaves it out would let go of what it still lacks.
     pub fn heard(&mut self, version: Version, now: WallTime) {
-        self.learn(version.origin, now);
+        if !mutants::is("heard-origin-not-known") {
+            self.learn(version.origin, now);
+        }
         if version.origin != self.own {
             self.vector.see(version);
+            if mutants::is("push-advances-vector") {
+                self.vector.cover_seen(version.origin);
+            }
         }
     }
 
@@ -370,6 +378,9 @@ impl Floors {
         if has_room && self.ids.take(id, Some(fence)) {
             self.times.insert(id, at);
             self.publications.remove(&id);
+            if mutants::is("fence-whole-at-once") {
+                self.vector.cover_whole(id);
+            }
         }
     }
 
@@ -443,10 +454,11 @@ impl Floors {
         }
         for id in self.ids.unfenced().filter(|id| *id != self.own) {
             let publication = self.publications.get(&id).ok_or(Unsettled::Silent(id))?;
-            if publication.set_digest != self.ids.digest() {
+            if publication.set_digest != self.ids.digest() && !mutants::is("no-set-digest") {
                 return Err(Unsettled::Set(id));
             }
-            if self.vector.of(id).covered < publication.since {
+            let covered = self.vector.of(id).covered;
+            if covered < publication.since && !mutants::is("seal-without-since") {
                 return Err(Unsettled::Since(id));
             }
         }
@@ -464,6 +476,11 @@ impl Floors {
         }
         for (id, fence) in self.ids.fenced() {
             match fence {
+                _ if mutants::is("fence-vector-only") => {}
+                Fence::Ended if mutants::is("fence-seal-whole") => self.vector.cover_whole(id),
+                Fence::GivenUp if mutants::is("fence-given-up-as-seen") => {
+                    self.vector.cover_seen(id);
+                }
                 Fence::Ended => self.vector.cover_seen(id),
                 Fence::GivenUp => self.vector.cover_whole(id),
             }
@@ -522,10 +539,17 @@ impl Floors {
         clock: &mut Clock,
         now: WallTime,
     ) -> Reading {
-        let own = self.floor(has_strangers, clock, now);
+        let mut own = self.floor(has_strangers, clock, now);
+        if mutants::is("own-floor-ignored") {
+            own = clock.tick(now);
+        }
         let others = self.ids.unfenced().filter(|id| *id != self.own);
         let published = others.map(|id| match self.publications.get(&id) {
-            Some(publication) if publication.set_digest == self.ids.digest() => publication.floor,
+            Some(publication)
+                if publication.set_digest == self.ids.digest() || mutants::is("no-set-digest") =>
+            {
+                publication.floor
+            }
             _ => Reading::default(),
         });
         published.min().map_or(own, |least| least.min(own))

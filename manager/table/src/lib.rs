@@ -19,6 +19,8 @@ pub mod fingerprint;
 pub mod floors;
 pub mod ids;
 pub mod key;
+#[doc(hidden)]
+pub mod mutants;
 pub mod opening;
 pub mod peers;
 pub mod sketch;

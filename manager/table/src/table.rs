@@ -21,6 +21,7 @@ use crate::fingerprint::{Fingerprint, FingerprintKey};
 use crate::floors::{Floors, HeldBack, Snapshot};
 use crate::ids::OriginId;
 use crate::key::{Key, TableName};
+use crate::mutants;
 use crate::sketch::Sketch;
 
 pub use self::plan::{
@@ -150,7 +151,7 @@ impl Table {
             sketch: Sketch::new(spec.sketch_symbols),
             feed: Feed::new(spec.epoch, spec.feed),
             floors: spec.floors,
-            sessions: Sessions::default(),
+            sessions: Sessions::new(spec.epoch),
         }
     }
 
@@ -291,8 +292,10 @@ impl Table {
         from: Fingerprint,
         limit: usize,
     ) -> impl Iterator<Item = Fingerprint> {
+        let off_by_one = usize::from(from.0 > 0 && mutants::is("page-off-by-one"));
         self.keys
             .range(from..)
+            .skip(off_by_one)
             .map(|(fingerprint, _)| *fingerprint)
             .take(limit)
     }
@@ -397,7 +400,9 @@ impl Table {
 
     /// Takes a row that is no longer in the index out of all else.
     fn unlink(&mut self, key: &Key, old: Row) {
-        self.sketch.remove(old.fingerprint);
+        if !mutants::is("sketch-keeps-what-was-removed") {
+            self.sketch.remove(old.fingerprint);
+        }
         if self.keys.get(&old.fingerprint) == Some(key) {
             self.keys.remove(&old.fingerprint);
         }

@@ -18,7 +18,7 @@ mod swap;
 use peer_table::contract::{Advance, InvalidMessage, StateRequest};
 use peer_table::sketch::Sketch;
 use peer_table::table::Digest;
-use peer_table::{OriginId, TableName};
+use peer_table::{OriginId, TableName, mutants};
 
 pub(crate) use self::conversation::Conversation;
 use self::find::{Found, Prefix, wire};
@@ -281,7 +281,7 @@ pub async fn exchange<O: Own, R: Remote>(
     let mut state = own.state(&first).await.map_err(ExchangeError::own)?;
     let mut conversation = Conversation::new(own, remote, table, &state, options)?;
     let mut opened = conversation.open(&state).await?;
-    if conversation.knows_other_replicas()? {
+    if conversation.knows_other_replicas()? && !mutants::is("set-not-first") {
         // Before any record moves, and anew, so that nothing is taken at a reading given away before.
         conversation.swap_replicas().await?;
         state = own.state(&first).await.map_err(ExchangeError::own)?;
@@ -292,6 +292,12 @@ pub async fn exchange<O: Own, R: Remote>(
     let snapshot = opened.snapshot.take();
     let ours = Prefix::of_own(&state, table)?;
     let mut moved = Moved::default();
+    if mutants::is("half-exchange-advances")
+        && let (Some(session), Some(snapshot)) = (state.session, snapshot.clone())
+    {
+        let advance = Advance { session, snapshot };
+        own.advance(&advance).await.map_err(ExchangeError::own)?;
+    }
 
     let (found, symbols, before) = find::find(&mut conversation, ours, opened).await?;
     let mut is_whole = true;
@@ -317,13 +323,22 @@ pub async fn exchange<O: Own, R: Remote>(
         let state = own.state(&StateRequest::default()).await;
         Prefix::of_own(&state.map_err(ExchangeError::own)?, table)?.digest
     };
-    let all_came = is_whole && moved.missing_theirs == 0 && moved.merged_here.refused() == 0;
+    let all_came = is_whole && moved.missing_theirs == 0;
+    let none_refused = moved.merged_here.refused() == 0 || mutants::is("refused-record-advances");
+    // A store that was opened anew meanwhile may lack what it had at the beginning.
+    let now = conversation.met()?.0.origin;
+    let is_as_before = snapshot
+        .as_ref()
+        .is_some_and(|it| it.origin == now.as_bytes());
     let advanced = match (state.session, snapshot) {
-        (Some(session), Some(snapshot)) if all_came => {
+        (Some(session), Some(snapshot)) if all_came && none_refused && is_as_before => {
             let advance = Advance { session, snapshot };
             own.advance(&advance).await.map_err(ExchangeError::own)?
         }
         _ => false,
     };
+    if mutants::is("set-not-first") && conversation.knows_other_replicas()? {
+        conversation.swap_replicas().await?;
+    }
     conversation.report(kind, digest, symbols, moved, advanced)
 }

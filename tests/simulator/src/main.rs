@@ -7,7 +7,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use udht_simulator::{History, Random, run, shrink};
 
-const USAGE: &str = "usage: simulator [--seed SEED] [--histories N] [--jobs N] [--first SEED]";
+const USAGE: &str =
+    "usage: simulator [--seed SEED] [--histories N] [--jobs N] [--first SEED] [--mutants]";
 /// Histories of a run that nobody said otherwise about.
 const HISTORIES: u64 = 2_000;
 
@@ -19,6 +20,8 @@ struct Args {
     jobs: u64,
     /// The seed from which those of a run are drawn.
     first: u64,
+    /// Whether each mistake on purpose is to be found.
+    mutants: bool,
 }
 
 fn main() -> ExitCode {
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         }
     };
     match args.seed {
+        _ if args.mutants => find_mutants(args.jobs),
         Some(seed) => replay(seed),
         None => run_many(&args),
     }
@@ -46,8 +50,13 @@ impl Args {
             first: now.map_or(0, |now| {
                 u64::from(now.subsec_nanos()) ^ (now.as_secs() << 20)
             }),
+            mutants: false,
         };
         while let Some(flag) = texts.next() {
+            if flag == "--mutants" {
+                args.mutants = true;
+                continue;
+            }
             let text = texts.next().unwrap_or_default();
             let number = number(&text).map_err(|problem| format!("{flag} {text:?}: {problem}"))?;
             match flag.as_str() {
@@ -144,5 +153,58 @@ fn run_many(args: &Args) -> ExitCode {
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("{histories} histories in {seconds:.1} s with {jobs} jobs: no rule was broken");
+    ExitCode::SUCCESS
+}
+
+/// Says that this build makes no mistakes.
+#[cfg(not(udht_mutants))]
+fn find_mutants(_: u64) -> ExitCode {
+    println!("this build makes no mistakes on purpose: make mutants");
+    ExitCode::FAILURE
+}
+
+/// Sees that no rule is broken by the histories that follow, and then has every mistake made until one
+/// of its histories breaks a rule by it.
+#[cfg(udht_mutants)]
+fn find_mutants(jobs: u64) -> ExitCode {
+    use udht_simulator::mutants::{MUTANTS, SOUND, choose};
+
+    // Some of what a mistake breaks panics.
+    std::panic::set_hook(Box::new(|_| {}));
+    let started = Instant::now();
+    let all: Vec<_> = SOUND.iter().chain(MUTANTS).collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let work = || {
+        while let Some(mutant) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            choose(mutant.name);
+            let found = (0..mutant.within).find_map(|index| {
+                let seed = Random::new(index).next();
+                let violation = run(&(mutant.draw)(seed), false).violation?;
+                Some((index + 1, violation.rule))
+            });
+            let (name, within) = (mutant.name, mutant.within);
+            let is_sound = name.is_empty();
+            match found {
+                Some((at, rule)) if is_sound => println!("no mistake: the {at}th broke: {rule}"),
+                Some((at, rule)) => println!("{name}: the {at}th of {within}: {rule}"),
+                None if is_sound => println!("no mistake: no rule was broken by {within}"),
+                None => println!("{name}: NOT FOUND by {within} histories"),
+            }
+            if found.is_some() == is_sound {
+                failed.store(true, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(work);
+        }
+    });
+    let seconds = started.elapsed().as_secs();
+    println!("{} mistakes in {seconds} s", MUTANTS.len());
+    if failed.load(Ordering::Relaxed) {
+        return ExitCode::FAILURE;
+    }
     ExitCode::SUCCESS
 }

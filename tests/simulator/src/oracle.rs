@@ -20,7 +20,7 @@ pub(crate) struct Known(pub(crate) BTreeMap<Key, Newest>);
 pub(crate) struct Newest {
     /// Its body's rank.
     pub(crate) rank: Rank,
-    /// Whether that is live.
+    /// Whether it was written live: also where it is the tombstone that was laid on a ghost.
     pub(crate) live: bool,
     /// The latest contact.
     pub(crate) contact: Contact,
@@ -52,6 +52,8 @@ pub(crate) struct Writer {
 pub(crate) struct Collection {
     /// Its version.
     pub(crate) version: Version,
+    /// Whether somebody deleted the record, rather than laid a ghost of it.
+    pub(crate) is_deletion: bool,
     /// The ids that were known there.
     pub(crate) known: BTreeSet<OriginId>,
     /// What replicas held of its key of which nothing was known there.
@@ -112,6 +114,12 @@ impl Known {
 impl Oracle {
     /// Notes that a tombstone leaves.
     pub(crate) fn collects(&mut self, key: &Key, collection: Collection) {
+        let written = self.versions.get(&collection.version);
+        let collection = Collection {
+            is_deletion: written
+                .is_some_and(|(_, rank)| *rank == Rank::new(collection.version, None)),
+            ..collection
+        };
         self.collections
             .entry(key.clone())
             .or_default()
@@ -124,6 +132,12 @@ impl Oracle {
         let collections = self.collections.get(key).into_iter().flatten();
         let mut newer = collections.filter(|it| it.version > version);
         newer.any(|it| !it.known.contains(&version.origin) || it.strange.contains(&version))
+    }
+
+    /// Whether a tombstone left some store that was written for this key later than `version`.
+    pub(crate) fn was_deleted_after(&self, key: &Key, version: Version) -> bool {
+        let mut collections = self.collections.get(key).into_iter().flatten();
+        collections.any(|it| it.version > version && it.is_deletion)
     }
 
     /// Notes an opening of a store. No id is ever drawn twice.
@@ -217,7 +231,10 @@ impl Oracle {
                 format!("{key} {version} at {}", writer.wall.as_millis()),
             );
         }
-        let newest = Newest::of(entry);
+        let mut newest = Newest::of(entry);
+        let written = self.versions.get(&version).map(|(_, rank)| *rank);
+        // Nobody deleted that: somebody says that it was deleted before.
+        newest.live |= written.is_some_and(|written| written < newest.rank);
         let Some(held) = known.0.insert(key.clone(), newest) else {
             return Ok(());
         };
@@ -231,7 +248,7 @@ impl Oracle {
             );
         }
         // A tombstone of something older is no way back.
-        if newest.rank < held.rank && newest.live && !self.is_excused(key, version) {
+        if newest.rank < held.rank && entry.is_live() && !self.is_excused(key, version) {
             return broken(
                 "no store goes back to an older record",
                 format!("{key} from {held:?} to {newest:?}"),

@@ -13,10 +13,9 @@ use peer_table::table::{
     Changes, Horizon, Limits, Merged, NewContent, Plan, Precondition, SessionId, TableSpec,
     WriteRefused,
 };
-use peer_table::{Entry, Key, Opening, OriginId, Reading, StoreId, Table, WallTime};
+use peer_table::{Entry, Key, Opening, OriginId, Reading, StoreId, Table, WallTime, mutants};
 
 use crate::history::Program;
-use crate::mutants;
 use crate::oracle::{Collection, Writer};
 use crate::pod::{Command, Manager, Operation, Pod, Write, cluster_id, fingerprint_key};
 use crate::store::Refused;
@@ -29,6 +28,8 @@ pub(crate) const DRIFT: Duration = Duration::from_secs(10);
 pub(crate) const DRIFT_MS: u64 = 10_000;
 /// Commands of one transaction at the most.
 const GROUP_MAX: usize = 8;
+/// An hour, in milliseconds.
+const HOUR_MS: u64 = 60 * 60 * 1_000;
 
 /// Starts the manager of a pod.
 pub(crate) fn start(sim: &Sim, world: &mut World, pod: usize) {
@@ -572,7 +573,10 @@ async fn advance(
         let Some(manager) = &mut world.pods[pod].manager else {
             return Ok(());
         };
-        let observed = manager.clock.observe(partner.reading, writer.wall);
+        let mut observed = Ok(());
+        if !mutants::is("readings-not-observed") {
+            observed = manager.clock.observe(partner.reading, writer.wall);
+        }
         observed
             .ok()
             .and_then(|()| manager.table.advanced(session, partner))
@@ -622,8 +626,15 @@ async fn tend(sim: &Sim, pod: usize, evidence: &Evidence) -> Result<(), Refused>
             tended.fenced
         )
     });
+    let mut reading = tended.collectable;
+    if mutants::is("collect-by-age") {
+        reading = Reading::from_u64(writer.wall.as_millis().saturating_sub(HOUR_MS) << 16);
+    }
     // What is told and what leaves comes after what is stored.
-    commit(sim, pod, Changes::default(), Some(floors), writer).await?;
+    let mut unstored = Some(floors);
+    if !mutants::is("tombstones-leave-before-floors") {
+        commit(sim, pod, Changes::default(), unstored.take(), writer).await?;
+    }
     loop {
         step(sim, pod).await;
         let due = {
@@ -631,13 +642,16 @@ async fn tend(sim: &Sim, pod: usize, evidence: &Evidence) -> Result<(), Refused>
             let Some(manager) = &world.pods[pod].manager else {
                 return Ok(());
             };
-            manager.table.collectable(tended.collectable, GROUP_MAX)
+            manager.table.collectable(reading, GROUP_MAX)
         };
         if due.is_empty() {
             break;
         }
         note_collected(sim, pod, &due);
         commit(sim, pod, Changes::removal(due), None, writer).await?;
+    }
+    if unstored.is_some() {
+        commit(sim, pod, Changes::default(), unstored, writer).await?;
     }
     if let Some(publication) = tended.publication {
         if let Some(sync) = &mut sim.world().pods[pod].sync {
@@ -671,6 +685,7 @@ fn note_collected(sim: &Sim, pod: usize, due: &[Key]) {
         let held = strangers.iter().filter_map(|it| it.store.get(key));
         let collection = Collection {
             version: row.version,
+            is_deletion: false,
             known: known.clone(),
             strange: held.map(|entry| entry.version).collect(),
         };

@@ -751,7 +751,8 @@ fn check_rest(
     for (key, newest) in &expected.0 {
         let held = stored.iter().find(|(held, _)| held == key);
         let Some((_, entry)) = held else {
-            if !newest.live {
+            let version = newest.rank.version();
+            if !newest.live || oracle.was_deleted_after(key, version) {
                 // Its tombstone has left.
                 continue;
             }

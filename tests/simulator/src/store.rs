@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use peer_table::opening::Draw;
 use peer_table::table::Changes;
-use peer_table::{Entry, Key, Opening, OriginId};
+use peer_table::{Entry, Key, Opening, OriginId, mutants};
 
 use crate::oracle::{Known, Oracle, Writer};
 use crate::world::Violation;
@@ -67,9 +67,7 @@ impl SimStore {
         let origin = draw.origin;
         let opening = match self.data.opening.clone() {
             None => Opening::first(draw),
-            Some(_) if crate::mutants::is("origin-kept-over-openings") => {
-                self.data.opening.clone()?
-            }
+            Some(_) if mutants::is("origin-kept-over-openings") => self.data.opening.clone()?,
             Some(last) => last.next(origin)?,
         };
         let mut opening = opening;
@@ -107,7 +105,7 @@ impl SimStore {
         writer: Writer,
         oracle: &mut Oracle,
     ) -> (Result<(), Refused>, Result<(), Violation>) {
-        if self.changed && !crate::mutants::is("changed-store-written") {
+        if self.changed && !mutants::is("changed-store-written") {
             return (Err(Refused::Changed), Ok(()));
         }
         if self.refuses > 0 {

@@ -40,6 +40,13 @@ fn a_seed_says_all_that_happens() {
     }
 }
 
+/// Its partner would count as dealt with what it never got, and take it for ghosts.
+#[test]
+fn a_store_that_is_restored_while_a_peer_asks_loses_nothing_that_others_have() {
+    let story = holds(&History::draw(0x66dd_c1e2_cfa1_1d1a));
+    assert!(story.contains("the store changed"), "{story}");
+}
+
 /// Two halves that meet late, after each was scaled down and up.
 #[test]
 fn two_halves_that_meet_late_become_one() {

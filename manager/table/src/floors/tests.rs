@@ -1,5 +1,8 @@
 //! Each rule by hand, and all of them over random histories of a few replicas.
 
+mod tend;
+mod wire;
+
 use std::time::Duration;
 
 use proptest::prelude::*;

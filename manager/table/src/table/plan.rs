@@ -9,6 +9,7 @@ use crate::entry::{Body, Content, Entry, Rank};
 use crate::feed::{Change, Changed, Via};
 use crate::floors::Arrival;
 use crate::key::Key;
+use crate::mutants;
 
 /// What a write demands of the version that is held.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -321,12 +322,13 @@ impl Plan<'_> {
         if let Err(refused) = self.admit(key, &entry) {
             return Merged::Refused(refused);
         }
-        if via == Via::Push && !self.table.floors.has_met() {
+        let may_push = self.table.floors.has_met() || mutants::is("push-before-meeting");
+        if via == Via::Push && !may_push {
             return Merged::Deferred;
         }
         let version = entry.version;
         let merged = self.merge_admitted(key, entry, via, session);
-        if !matches!(merged, Merged::Refused(_)) {
+        if !matches!(merged, Merged::Refused(_)) && !mutants::is("versions-not-observed") {
             // Within the drift, as the record was admitted.
             let _ = self.clock.observe(version.reading, self.now);
         }
@@ -396,7 +398,7 @@ impl Plan<'_> {
             body: Body::Tombstone,
         };
         let is_stale = entry.rank() < held_rank;
-        if is_stale && !held_live {
+        if is_stale && !held_live && !mutants::is("left-out-not-answered") {
             self.answers.push((key.clone(), buried()));
         }
         if entry.contact > held_contact {
@@ -437,7 +439,11 @@ impl Plan<'_> {
             floors.arrival(version, is_live, held, via, self.clock)
         };
         let held_contact = held.map_or(Contact::NEVER, |(_, contact, _)| contact);
-        let contact = entry.contact.max(held_contact);
+        let contact = if mutants::is("contact-of-the-last-writer") {
+            entry.contact
+        } else {
+            entry.contact.max(held_contact)
+        };
         match arrival {
             Arrival::Taken if held.is_none() && self.is_full_for(key) => {
                 Merged::Refused(MergeRefused::Full)
@@ -458,7 +464,9 @@ impl Plan<'_> {
                 if held.is_some() {
                     self.set(key, tombstone.clone(), Changed::Body, via);
                 }
-                self.answers.push((key.clone(), tombstone));
+                if !mutants::is("ghost-not-answered") {
+                    self.answers.push((key.clone(), tombstone));
+                }
                 Merged::Ghost
             }
             Arrival::Collected => Merged::Collected,

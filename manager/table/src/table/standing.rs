@@ -5,6 +5,7 @@ use crate::clock::Reading;
 use crate::fingerprint::Fingerprint;
 use crate::floors::Vector;
 use crate::ids::OriginId;
+use crate::mutants;
 use crate::sketch::{Symbol, encode};
 
 /// Which tombstones a partner may have let go.
@@ -65,10 +66,14 @@ impl Table {
     fn left_out(&self, partner: &Horizon) -> Vec<Fingerprint> {
         let horizon = partner.reading.max(self.floors.horizon());
         let early = self.tombstones.iter();
-        let early = early.take_while(|(version, _)| version.reading <= horizon);
+        let early = early.take_while(|(version, _)| {
+            version.reading <= horizon && !mutants::is("nothing-left-out")
+        });
         let both = early.filter(|(version, _)| {
             let is_theirs = version.origin == partner.origin;
-            (is_theirs || partner.vector.covers(*version)) && self.floors.covers_held(*version)
+            let both =
+                (is_theirs || partner.vector.covers(*version)) && self.floors.covers_held(*version);
+            both || mutants::is("left-out-by-horizon")
         });
         let rows = both.filter_map(|(_, key)| self.rows.get(key));
         rows.map(|row| row.fingerprint).collect()

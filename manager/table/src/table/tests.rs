@@ -1,3 +1,5 @@
+mod floors;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
