@@ -1,7 +1,7 @@
 //! A pod that holds a valid certificate and lies.
 //!
 //! Whoever belongs to a cluster can rewrite its table, so no lie here is a record that the others
-//! would have to take: it changes versions into those of the future, contents into none, and all
+//! would have to take, and a record that is buried by its lies is none that was lost: it changes versions into those of the future, contents into none, and all
 //! else that is said into whatever the seed says.
 
 use peer_exchange::message::{

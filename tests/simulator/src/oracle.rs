@@ -71,6 +71,9 @@ pub(crate) struct Oracle {
     origins: BTreeMap<OriginId, usize>,
     /// The highest reading and contact anywhere.
     pub(crate) latest: WallTime,
+    /// Whether somebody who belongs to the cluster lies. Who says that it has what it has not has
+    /// others bury it, as it could have by a tombstone of its own: that breaks no rule.
+    pub(crate) has_liar: bool,
 }
 
 fn broken(rule: &'static str, detail: String) -> Result<(), Violation> {
@@ -234,7 +237,7 @@ impl Oracle {
         let mut newest = Newest::of(entry);
         let written = self.versions.get(&version).map(|(_, rank)| *rank);
         // Nobody deleted that: somebody says that it was deleted before.
-        newest.live |= written.is_some_and(|written| written < newest.rank);
+        newest.live |= !self.has_liar && written.is_some_and(|written| written < newest.rank);
         let Some(held) = known.0.insert(key.clone(), newest) else {
             return Ok(());
         };

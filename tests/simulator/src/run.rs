@@ -91,6 +91,7 @@ pub(crate) fn set_up(sim: &Sim, history: &History) {
         add_pod(world, cluster, None);
         world.pods[number].is_liar = setting.liar == Some(number);
     }
+    world.oracle.has_liar = setting.liar.is_some();
     preload(world);
     for pod in 0..world.pods.len() {
         revive(sim, world, pod);
