@@ -169,8 +169,13 @@ impl Floors {
             Self::new(opening.origin)
         } else {
             let mut floors = FloorsState::decode(stored)?.read()?;
-            if floors.own != opening.origin {
+            if opening.retired.last() == Some(&floors.own) {
                 floors.reopen(opening.origin, opening.last_reading, now);
+            } else if floors.own != opening.origin {
+                // The openings in between kept no floors, so that reading may be one of theirs, and
+                // says nothing of what is held of the id of before.
+                floors.vector.cut(opening.last_reading);
+                floors.reopen(opening.origin, Reading::default(), now);
             }
             floors
         };

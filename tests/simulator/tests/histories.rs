@@ -47,6 +47,13 @@ fn a_store_that_is_restored_while_a_peer_asks_loses_nothing_that_others_have() {
     assert!(story.contains("the store changed"), "{story}");
 }
 
+/// Its writes of before count as held up to the last reading of the opening in between, otherwise.
+#[test]
+fn a_store_that_lost_a_write_and_is_opened_twice_takes_it_back_from_its_peers() {
+    let story = holds(&History::draw(0x483e_8b63_277a_5bb2));
+    assert!(story.contains("the store changed"), "{story}");
+}
+
 /// Two halves that meet late, after each was scaled down and up.
 #[test]
 fn two_halves_that_meet_late_become_one() {

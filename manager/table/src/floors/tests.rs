@@ -606,3 +606,27 @@ fn after_a_wrong_clock_nothing_that_comes_above_the_right_one_is_a_ghost() {
     }
     assert_eq!(floors.ids().fence(origin(1)), Some(Fence::Ended));
 }
+
+#[test]
+fn the_last_reading_of_an_opening_that_kept_no_floors_says_nothing_of_the_one_before() {
+    let opening = |number, retired: &[u8], last| Opening {
+        origin: origin(number),
+        retired: retired.iter().copied().map(origin).collect(),
+        last_reading: Reading::from_u64(last),
+        ..Opening::first(crate::opening::Draw {
+            store: StoreId::from_bytes([9; 16]),
+            origin: origin(0),
+            peer_id: "pod".parse().unwrap(),
+            binding: None,
+        })
+    };
+    let stored = Floors::new(origin(1)).to_stored();
+    let covered = |opening: &Opening| {
+        let floors = Floors::opened(&stored, opening, at(1)).unwrap();
+        assert_eq!(floors.own(), opening.origin);
+        assert!(floors.ids().fence(origin(1)).is_some());
+        floors.vector().of(origin(1)).covered
+    };
+    assert_eq!(covered(&opening(2, &[1], 7)), Reading::from_u64(7));
+    assert_eq!(covered(&opening(3, &[1, 2], 9)), Reading::default());
+}
