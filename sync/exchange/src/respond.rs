@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use peer_table::contract::{
-    Batch, FINGERPRINTS_MAX, InvalidMessage, MergeAnswer, State, StateRequest, TableState,
-    WireHorizon, WireRecord, fingerprints_from_bytes,
+    Batch, FINGERPRINTS_MAX, FingerprintPage, InvalidMessage, MergeAnswer, State, StateRequest,
+    TableState, WireHorizon, WireRecord, fingerprints_from_bytes,
 };
 use peer_table::feed::Via;
 use peer_table::floors::Replicas;
@@ -181,7 +181,7 @@ impl<O: Own> Responder<'_, O> {
         match ask {
             Some(Ask::Open(open)) => self.open(&table, &state, stand, open).await,
             Some(Ask::Symbols(ask)) => symbols(stand, &ask),
-            Some(Ask::Fingerprints(ask)) => self.fingerprints(&table, ask).await,
+            Some(Ask::Fingerprints(ask)) => self.fingerprints(&table, stand, ask).await,
             Some(Ask::Swap(swap)) => self.swap(&table, swap, &partner).await,
             Some(Ask::Push(push)) => self.push(table, push, &partner).await,
             Some(Ask::Replicas(theirs)) => {
@@ -234,8 +234,10 @@ impl<O: Own> Responder<'_, O> {
                 .own
                 .fingerprints(table, Fingerprint(0), symbols.len() / 8)
                 .await;
-            // It may have grown in between.
-            opened.listing = Some(page.map_err(unavailable)?).filter(|page| page.complete);
+            // It may have changed in between, and the snapshot is not of that.
+            let is_of_it =
+                |page: &FingerprintPage| page.complete && page.digest == Some(stand.digest);
+            opened.listing = Some(page.map_err(unavailable)?).filter(is_of_it);
         }
         if opened.listing.is_none() {
             opened.symbols = symbols;
@@ -246,6 +248,7 @@ impl<O: Own> Responder<'_, O> {
     async fn fingerprints(
         &self,
         table: &TableName,
+        stand: &TableState,
         ask: AskFingerprints,
     ) -> Result<Answer, Refusal> {
         let limit = usize::try_from(ask.limit)
@@ -255,7 +258,10 @@ impl<O: Own> Responder<'_, O> {
             .own
             .fingerprints(table, Fingerprint(ask.from), limit)
             .await;
-        Ok(Answer::Fingerprints(page.map_err(unavailable)?))
+        let mut page = page.map_err(unavailable)?;
+        // What our hello says is of that table, or the page vouches for none.
+        page.digest = page.digest.filter(|digest| *digest == stand.digest);
+        Ok(Answer::Fingerprints(page))
     }
 
     async fn swap(

@@ -385,7 +385,7 @@ async fn fingerprints(Extract(shared): Extract<Arc<Shared>>, asked: Asked) -> Ve
     FingerprintPage {
         fingerprints,
         complete,
-        digest: None,
+        digest: Some(inner.table.digest().into()),
     }
     .encode_to_vec()
 }
