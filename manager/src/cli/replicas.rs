@@ -46,7 +46,7 @@ enum ReplicasVerb {
   udht-manager replicas give-up 0d7a4e9e-5f4f-4a70-9d3c-0c2f5e2c9f11 --yes")]
     GiveUp {
         /// The id of its store, as `udht-manager replicas` lists it
-        #[arg(value_name = "STORE")]
+        #[arg(value_name = "STORE", value_parser = store_id)]
         store: StoreId,
         /// Do it without being asked
         #[arg(long)]
@@ -64,6 +64,11 @@ enum ReplicasVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+fn store_id(text: &str) -> Result<StoreId, &'static str> {
+    let problem = "it is the UUID of a store, as `udht-manager replicas` lists them";
+    text.parse().map_err(|_| problem)
 }
 
 /// What a manager tells of the replicas.
@@ -351,6 +356,13 @@ STORE                                     PEER ID  STORAGE  FLOOR   HEARD OF
         for (number, request) in paths.iter().enumerate() {
             assert!(request.starts_with(&wanted[number / 2]), "{request}");
         }
+    }
+
+    #[test]
+    fn what_is_no_store_is_refused_with_where_stores_are_listed() {
+        let refused = super::store_id("pod-1").unwrap_err();
+        assert!(refused.contains("`udht-manager replicas`"), "{refused}");
+        assert_eq!(super::store_id(STORE), Ok(STORE.parse().unwrap()));
     }
 
     #[test]

@@ -434,6 +434,34 @@ fn refused(theirs: &Replica, ask: Ask, text: &str) {
 }
 
 #[test]
+fn a_responder_vouches_for_no_listing_of_another_table_than_its_hello_tells_of() {
+    let theirs = Replica::with(2, &records(0..10));
+    let open = Ask::Open(Open {
+        symbols: 128,
+        ..Open::default()
+    });
+    theirs.put_before_listing("meanwhile");
+    match answer(&theirs, open) {
+        Answer::Opened(opened) => {
+            assert_eq!((opened.listing, opened.digest.records), (None, 10));
+            assert!(!opened.symbols.is_empty());
+        }
+        other => panic!("{other:?}"),
+    }
+    let listed = || {
+        let ask = AskFingerprints { from: 0, limit: 64 };
+        match answer(&theirs, Ask::Fingerprints(ask)) {
+            Answer::Fingerprints(page) => page.digest.map(|digest| digest.records),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(listed(), Some(11));
+    theirs.put_before_listing("once-more");
+    assert_eq!(listed(), None);
+    assert_eq!(listed(), Some(12));
+}
+
+#[test]
 fn a_responder_bounds_what_it_is_asked_for() {
     let theirs = Replica::with(2, &records(0..300));
     let open = Ask::Open(Open {

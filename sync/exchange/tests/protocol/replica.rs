@@ -101,6 +101,7 @@ impl Setup {
             now: NOW,
             state,
             down: false,
+            before_listing: None,
         };
         Replica(Mutex::new(held))
     }
@@ -116,6 +117,8 @@ struct Held {
     now: WallTime,
     state: State,
     down: bool,
+    /// A record that is put before the fingerprints are listed next.
+    before_listing: Option<String>,
 }
 
 /// The manager does not answer.
@@ -197,6 +200,11 @@ impl Replica {
     /// Lets it fail every call from now on, or answer again.
     pub(crate) fn set_down(&self, down: bool) {
         self.held().down = down;
+    }
+
+    /// Puts a record between what it says of itself next and the fingerprints that it lists then.
+    pub(crate) fn put_before_listing(&self, name: &str) {
+        self.held().before_listing = Some(name.to_owned());
     }
 
     /// Lets it say other things of itself.
@@ -286,6 +294,10 @@ impl Own for Replica {
             (1..=FINGERPRINTS_MAX).contains(&limit),
             "{limit} fingerprints were asked for"
         );
+        let meanwhile = self.held().before_listing.take();
+        if let Some(name) = meanwhile {
+            self.put(&name, "meanwhile");
+        }
         self.answer(|held| {
             let mut page: Vec<_> = held.table.fingerprints_from(from, limit + 1).collect();
             let complete = page.len() <= limit;

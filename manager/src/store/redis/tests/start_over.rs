@@ -77,6 +77,16 @@ async fn nothing_is_left_of_a_store_that_started_over() {
     store.check().await.expect("as it was left");
 }
 
+/// Comes back once a field of a hash on the server is `wanted`.
+async fn has_become(server: &Server, hash: &str, field: &str, wanted: &str) {
+    let connection = server.connection().await;
+    let get: [&[u8]; 3] = [b"HGET", hash.as_bytes(), field.as_bytes()];
+    let wanted = Value::BulkString(wanted.as_bytes().to_vec());
+    while server::say(&connection, &get).await != wanted {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_over_whose_answer_was_lost_is_found_to_be_done() {
     let server = Server::start(&[]);
@@ -86,13 +96,8 @@ async fn a_start_over_whose_answer_was_lost_is_found_to_be_done() {
     let pipe = proxy.pipe();
     pipe.replies(false);
     let (opening, ()) = tokio::join!(store.start_over(draw(2)), async {
-        let connection = server.connection().await;
         let meta = format!("{PREFIX}meta");
-        let get: [&[u8]; 3] = [b"HGET", meta.as_bytes(), b"store"];
-        let wanted = Value::BulkString(draw(2).store.to_string().into_bytes());
-        while server::say(&connection, &get).await != wanted {
-            tokio::task::yield_now().await;
-        }
+        has_become(&server, &meta, "store", &draw(2).store.to_string()).await;
         pipe.cut();
     });
     let opening = opening.expect("it is done, which the new connection found out");
@@ -112,13 +117,8 @@ async fn a_renewal_whose_answer_was_lost_is_found_to_be_done() {
     pipe.replies(false);
     let (origin, last) = (draw(2).origin, Reading::from_u64(0));
     let (opening, ()) = tokio::join!(store.renew(origin, last), async {
-        let connection = server.connection().await;
         let state = format!("{PREFIX}{}:_state", draw(1).store);
-        let get: [&[u8]; 3] = [b"HGET", state.as_bytes(), b"origin"];
-        let wanted = Value::BulkString(origin.to_string().into_bytes());
-        while server::say(&connection, &get).await != wanted {
-            tokio::task::yield_now().await;
-        }
+        has_become(&server, &state, "origin", &origin.to_string()).await;
         pipe.cut();
     });
     let opening = opening.expect("it is done, which the new connection found out");

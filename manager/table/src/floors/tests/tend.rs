@@ -10,7 +10,18 @@ const LOOK: u64 = 20;
 
 impl Replica {
     fn tend(&mut self, evidence: &Evidence, now: WallTime) -> Tended {
-        let table_says = (|_, _| false, |_| false);
+        self.tend_with(evidence, now, false, false)
+    }
+
+    /// With a table in which tombstones wait for the floor, or which holds something of each id.
+    fn tend_with(
+        &mut self,
+        evidence: &Evidence,
+        now: WallTime,
+        waits: bool,
+        holds: bool,
+    ) -> Tended {
+        let table_says = (|_, _| waits, |_| holds);
         let me = me(self.store);
         self.floors
             .tend(evidence, &me, AGES, table_says, &mut self.clock, now)
@@ -67,18 +78,8 @@ fn a_replica_publishes_at_most_once_in_a_pause_and_at_rest_only_as_a_sign_of_lif
 fn a_tombstone_that_waits_for_the_floor_is_a_reason_to_publish() {
     let mut alone = Replica::new(1);
     alone.tend_through(1_000..=1_060);
-    let me = me(alone.store);
     let mut tend = |second, waits: bool| {
-        let table_says = (|_, _| waits, |_| false);
-        let Replica { floors, clock, .. } = &mut alone;
-        let tended = floors.tend(
-            &Evidence::default(),
-            &me,
-            AGES,
-            table_says,
-            clock,
-            at(second),
-        );
+        let tended = alone.tend_with(&Evidence::default(), at(second), waits, false);
         tended.publication.is_some()
     };
     assert!(!tend(1_130, false));
@@ -152,20 +153,14 @@ fn a_fence_comes_to_rest_and_is_then_forgotten_unless_something_of_its_id_is_hel
     let mut alone = Replica::new(1);
     let digest = alone.floors.ids().digest();
     alone.floors.fence(origin(2), Fence::Ended, at(1_000));
-    let me = me(alone.store);
     let mut tend = |second, holds: bool| {
-        let table_says = (|_, _| false, |_| holds);
-        let Replica { floors, clock, .. } = &mut alone;
-        let tended = floors.tend(
-            &Evidence::default(),
-            &me,
-            AGES,
-            table_says,
-            clock,
-            at(second),
-        );
-        let is_at_rest = floors.ids().digest() == digest;
-        (is_at_rest, floors.ids().knows(origin(2)), tended.forgotten)
+        let tended = alone.tend_with(&Evidence::default(), at(second), false, holds);
+        let ids = alone.floors.ids();
+        (
+            ids.digest() == digest,
+            ids.knows(origin(2)),
+            tended.forgotten,
+        )
     };
     let rests = 1_000 + 3 * SILENCE.as_secs();
     let is_forgotten = 1_000 + 6 * SILENCE.as_secs();
