@@ -45,6 +45,14 @@ pub(crate) async fn refused(sync: &Sync, side: &str, reason: &str) -> u64 {
     sync.metric(&refused).await
 }
 
+/// Waits until so many were counted, and sees that it was no more: who is refused may hear of it before
+/// it is counted.
+pub(crate) async fn counts_just(sync: &Sync, side: &str, reason: &str, count: u64) {
+    let name = format!("udht_tls_refused_total{{reason=\"{reason}\",side=\"{side}\"}}");
+    sync.counts(&name, count).await;
+    assert_eq!(sync.metric(&name).await, count, "{name}");
+}
+
 /// Waits until it was counted: one side may know before the other.
 pub(crate) async fn counts_refused(sync: &Sync, side: &str, reason: &str) {
     let refused = format!("udht_tls_refused_total{{reason=\"{reason}\",side=\"{side}\"}}");
@@ -144,7 +152,7 @@ async fn a_client_without_a_certificate_is_refused_and_counted() {
     let (authority, _folders, [a]) = of_one().await;
     let said = knock(&a, NAME, client(&authority, None, &TLS13)).await;
     assert!(said.contains("CertificateRequired"), "{said}");
-    assert_eq!(refused(&a.sync, "server", "no_certificate").await, 1);
+    counts_just(&a.sync, "server", "no_certificate", 1).await;
 }
 
 #[tokio::test]
@@ -206,7 +214,7 @@ async fn a_client_of_another_cluster_is_refused_by_its_name() {
     let other = authority.leaf_with("other-udht.udht.internal", |_| ());
     let said = knock(&a, NAME, client(&authority, Some(&other), &TLS13)).await;
     assert!(said.contains("BadCertificate"), "{said}");
-    assert_eq!(refused(&a.sync, "server", "name").await, 1);
+    counts_just(&a.sync, "server", "name", 1).await;
 }
 
 #[tokio::test]
@@ -215,12 +223,12 @@ async fn who_has_expired_is_refused_on_either_side() {
     let expired = authority.expired_leaf();
     let said = knock(&a, NAME, client(&authority, Some(&expired), &TLS13)).await;
     assert!(said.contains("CertificateExpired"), "{said}");
-    assert_eq!(refused(&a.sync, "server", "expired").await, 1);
+    counts_just(&a.sync, "server", "expired", 1).await;
 
     let (address, heard) = serve_once(&expired).await;
     let refusal = exchange_refused(&a, &address).await;
     assert_eq!((refusal.reason, refusal.by), (Reason::Expired, By::Us));
-    assert_eq!(refused(&a.sync, "client", "expired").await, 1);
+    counts_just(&a.sync, "client", "expired", 1).await;
     let heard = heard.await.unwrap();
     assert!(heard.contains("CertificateExpired"), "{heard}");
 }
@@ -243,7 +251,7 @@ async fn an_older_version_of_tls_is_refused() {
     let leaf = authority.leaf();
     let said = knock(&a, NAME, client(&authority, Some(&leaf), &TLS12)).await;
     assert!(said.contains("ProtocolVersion"), "{said}");
-    assert_eq!(refused(&a.sync, "server", "protocol").await, 1);
+    counts_just(&a.sync, "server", "protocol", 1).await;
     // It is for its version alone.
     let config = client(&authority, Some(&leaf), &TLS13);
     let mut stream = connect(&a, NAME, config).await.unwrap();
@@ -273,13 +281,13 @@ async fn who_speaks_tls_and_who_does_not_tell_each_other() {
     let error = plain.sync.node.exchange(&secure.sync.address).await;
     let said = chain(&error.unwrap_err());
     assert!(said.contains("--tls files:DIR"), "{said}");
-    assert_eq!(refused(&secure.sync, "server", "protocol").await, 1);
+    counts_just(&secure.sync, "server", "protocol", 1).await;
 
     let refusal = exchange_refused(&secure, plain.sync.address.as_str()).await;
     assert_eq!(refusal.reason, Reason::Protocol);
     assert!(refusal.to_string().contains("--tls"), "{refusal}");
-    assert_eq!(refused(&secure.sync, "client", "protocol").await, 1);
-    assert_eq!(refused(&plain.sync, "server", "protocol").await, 1);
+    counts_just(&secure.sync, "client", "protocol", 1).await;
+    counts_just(&plain.sync, "server", "protocol", 1).await;
 }
 
 #[tokio::test]
@@ -300,7 +308,7 @@ async fn who_begins_a_handshake_and_is_silent_holds_up_nobody_and_is_closed() {
         let mut heard = Vec::new();
         let _ = soon("it is closed", stream.read_to_end(&mut heard)).await;
     }
-    assert_eq!(refused(&a.sync, "server", "other").await, 20);
+    counts_just(&a.sync, "server", "other", 20).await;
 }
 
 #[tokio::test]
