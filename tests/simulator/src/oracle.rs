@@ -69,6 +69,8 @@ pub(crate) struct Oracle {
     versions: BTreeMap<Version, (Key, Rank)>,
     /// The cluster of each opening.
     origins: BTreeMap<OriginId, usize>,
+    /// Live records that went with a store that was wiped, as no other store had them.
+    lost: BTreeSet<Version>,
     /// The highest reading and contact anywhere.
     pub(crate) latest: WallTime,
     /// Whether somebody who belongs to the cluster lies. Who says that it has what it has not has
@@ -141,6 +143,12 @@ impl Oracle {
     pub(crate) fn was_deleted_after(&self, key: &Key, version: Version) -> bool {
         let mut collections = self.collections.get(key).into_iter().flatten();
         collections.any(|it| it.version > version && it.is_deletion)
+    }
+
+    /// Notes that a live record is in no store any more, as the only one that had it was wiped. Once all
+    /// have agreed on what is left of its writer's, a backup of that store brings a ghost of it.
+    pub(crate) fn loses(&mut self, version: Version) {
+        self.lost.insert(version);
     }
 
     /// Notes an opening of a store. No id is ever drawn twice.
@@ -237,7 +245,8 @@ impl Oracle {
         let mut newest = Newest::of(entry);
         let written = self.versions.get(&version).map(|(_, rank)| *rank);
         // Nobody deleted that: somebody says that it was deleted before.
-        newest.live |= !self.has_liar && written.is_some_and(|written| written < newest.rank);
+        let is_buried = written.is_some_and(|written| written < newest.rank);
+        newest.live |= is_buried && !self.has_liar && !self.lost.contains(&version);
         let Some(held) = known.0.insert(key.clone(), newest) else {
             return Ok(());
         };
