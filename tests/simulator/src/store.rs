@@ -224,11 +224,15 @@ impl SimStore {
         true
     }
 
-    /// Becomes a copy of another, under an id of its own, or empty.
+    /// Becomes a copy of the records of another, under an id of its own, or empty. It knows no more than
+    /// these say: what the other had let go of, and its floors, stay there.
     pub(crate) fn swap(&mut self, other: Option<(Data, Draw)>) {
-        let data = other.map_or_else(Data::default, |(data, draw)| Data {
-            opening: Some(Opening::first(draw)),
-            ..data
+        let data = other.map_or_else(Data::default, |(mut data, draw)| {
+            data.known.0.retain(|key, _| data.records.contains_key(key));
+            Data {
+                opening: Some(Opening::first(draw)),
+                ..data
+            }
         });
         self.earlier.clear();
         self.become_other(data);
