@@ -44,9 +44,6 @@ setup: ## install what the build needs from the system
 tools: setup ## install the tools of `make check`
 	@.ci/tools "$(TOOLS_DIR)"
 
-# What is named here and not built yet says so, and fails.
-not_yet = @echo "make $@: not yet; it comes with $(1)" >&2; exit 1
-
 sim: setup ## histories of simulated clusters with faults: HISTORIES=.. JOBS=..; SEED=.. tells one
 	@cargo build --quiet --release -p udht-simulator
 	@"$(TARGET_DIR)/release/udht-simulator" $(if $(SEED),--seed $(SEED)) $(if $(HISTORIES),--histories $(HISTORIES)) \
@@ -62,8 +59,11 @@ kill: setup ## rounds of kill -9 under load, with each store: ROUNDS=.. STORE=..
 	@"$(TARGET_DIR)/release/kill" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(STORE),--store $(STORE)) \
 		$(if $(SEED),--seed $(SEED))
 
-bench: ## (not yet) the benchmarks, each beside the figure that it is to reach
-	$(call not_yet,the benchmarks)
+bench: setup ## every number beside its goal and something real: QUICK=1 the counts alone, ONLY=GROUP; BENCH_ARGS="--list"
+	@cargo build --quiet --release -p udht-manager -p udht-sync -p udht-bench --bins
+	@mkdir -p "$(TARGET_DIR)/bench"
+	@"$(TARGET_DIR)/release/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick) \
+		$(if $(ONLY),--only $(ONLY)) $(BENCH_ARGS)
 
 render: ## k8s/ written anew from the chart
 	@.ci/render

@@ -9,7 +9,7 @@ use peer_table::entry::{Body, Content, Entry, merge};
 use peer_table::{Contact, Key, OriginId, Reading, Version, WallTime};
 use proptest::prelude::*;
 
-use crate::replica::{NOW, Replica, Setup, Wire, key, now_or_never, peers, record, records};
+use udht_replica::{NOW, Replica, Setup, Wire, key, now_or_never, peers, record, records};
 
 fn reconcile(ours: &Replica, wire: &Wire<'_>) -> Result<Report, ExchangeError> {
     now_or_never(exchange(ours, wire, &peers(), &Options::default()))

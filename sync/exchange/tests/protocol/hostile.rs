@@ -16,7 +16,7 @@ use peer_table::contract::{
 use peer_table::floors::Replicas;
 use proptest::prelude::*;
 
-use crate::replica::{Replica, Wire, now_or_never, peers, record, records};
+use udht_replica::{Replica, Wire, now_or_never, peers, record, records};
 
 /// Three hundred records on either side, ten of them different.
 fn pair() -> (Replica, Replica) {

@@ -2,7 +2,7 @@
 
 use peer_exchange::exchange::{ExchangeError, Fallback, Kind, Options, Report, exchange};
 
-use crate::replica::{Replica, Setup, Wire, now_or_never, peers, records};
+use udht_replica::{Replica, Setup, Wire, now_or_never, peers, records};
 
 /// Small pages, so that a few thousand records are many of them.
 const SMALL: Options = Options {

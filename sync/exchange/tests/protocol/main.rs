@@ -8,4 +8,3 @@ mod listed;
 mod meddled;
 mod pushed;
 mod refused;
-mod replica;

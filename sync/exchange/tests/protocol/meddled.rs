@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use peer_exchange::exchange::{Fallback, Kind, Options, Report, exchange};
 
-use crate::replica::{Replica, Wire, now_or_never, peers, records};
+use udht_replica::{Replica, Wire, now_or_never, peers, records};
 
 fn pair(n: usize, shift: usize) -> (Replica, Replica) {
     let all = records(0..(n + shift) as u64);

@@ -8,7 +8,7 @@ use peer_exchange::exchange::{ExchangeError, Options};
 use peer_exchange::push::{PassOn, PushReport, Scope, plan, push};
 use peer_table::contract::{Batch, StateRequest};
 
-use crate::replica::{Replica, Setup, Wire, key, now_or_never, peers, record, records};
+use udht_replica::{Replica, Setup, Wire, key, now_or_never, peers, record, records};
 
 fn push_to(
     from: &Replica,

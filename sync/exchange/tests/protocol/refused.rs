@@ -6,7 +6,7 @@ use peer_exchange::message::{Ask, Hello, Open, Request, Response};
 use peer_exchange::respond::{refuse, respond};
 use peer_table::contract::{State, StateRequest};
 
-use crate::replica::{Replica, Setup, Wire, now_or_never, peers, records};
+use udht_replica::{Replica, Setup, Wire, now_or_never, peers, records};
 
 fn protocols(min: u32, max: u32) -> Protocols {
     Protocols { min, max }

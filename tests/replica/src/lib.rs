@@ -1,4 +1,9 @@
-//! Whole replicas without a process: a real table, with a map for its store and a hand-set clock.
+//! Whole replicas without a process: a real table, with a map for its store and a hand-set clock, and
+//! a wire between two of them that counts. For tests of the exchange, and for its benchmarks.
+#![expect(
+    clippy::unwrap_used,
+    reason = "whoever drives a replica wrongly is a test with a mistake in it"
+)]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -24,31 +29,39 @@ use peer_table::{
     TableName, Version, WallTime,
 };
 
-pub(crate) const CLUSTER: &str = "default/udht/0b9a1f6e-4a53-4c52-9d0e-5d6a0c1f7a11";
+/// The cluster of all replicas that name no other.
+pub const CLUSTER: &str = "default/udht/0b9a1f6e-4a53-4c52-9d0e-5d6a0c1f7a11";
 /// Late enough for any small contact, and any version in these tests.
-pub(crate) const NOW: WallTime = WallTime::from_millis(1_800_000_000_000);
+pub const NOW: WallTime = WallTime::from_millis(1_800_000_000_000);
 
-pub(crate) fn peers() -> TableName {
+/// The table that they hold.
+pub fn peers() -> TableName {
     "peers".parse().unwrap()
 }
 
-pub(crate) fn key(name: &str) -> Key {
+/// The key of this name.
+pub fn key(name: &str) -> Key {
     name.parse().unwrap()
 }
 
 /// What makes a replica.
 #[derive(Clone)]
-pub(crate) struct Setup {
-    pub(crate) store: u8,
-    pub(crate) cluster: &'static str,
+pub struct Setup {
+    /// Each byte of its store's id.
+    pub store: u8,
+    /// The id of its cluster.
+    pub cluster: &'static str,
     /// Else that of the cluster.
-    pub(crate) fingerprint_key: Option<[u8; 16]>,
-    pub(crate) sketch_symbols: usize,
-    pub(crate) records_max: usize,
+    pub fingerprint_key: Option<[u8; 16]>,
+    /// How many symbols its sketch has.
+    pub sketch_symbols: usize,
+    /// How many records its table takes.
+    pub records_max: usize,
 }
 
 impl Setup {
-    pub(crate) fn of(store: u8) -> Self {
+    /// What is usual, for a store of this id.
+    pub fn of(store: u8) -> Self {
         Self {
             store,
             cluster: CLUSTER,
@@ -58,7 +71,8 @@ impl Setup {
         }
     }
 
-    pub(crate) fn replica(self) -> Replica {
+    /// A replica that holds nothing yet.
+    pub fn replica(self) -> Replica {
         let cluster: ClusterId = self.cluster.parse().unwrap();
         let fingerprint_key = match self.fingerprint_key {
             Some(bytes) => FingerprintKey::from_bytes(bytes),
@@ -108,7 +122,7 @@ impl Setup {
 }
 
 /// A manager, as far as its sync can tell.
-pub(crate) struct Replica(Mutex<Held>);
+pub struct Replica(Mutex<Held>);
 
 struct Held {
     table: Table,
@@ -124,15 +138,16 @@ struct Held {
 /// The manager does not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the manager is down")]
-pub(crate) struct Down;
+pub struct Down;
 
 impl Replica {
-    pub(crate) fn new(store: u8) -> Self {
+    /// A usual replica that holds nothing yet.
+    pub fn new(store: u8) -> Self {
         Setup::of(store).replica()
     }
 
     /// A replica with these records, as if it had held them since its start.
-    pub(crate) fn with<'a>(store: u8, records: impl IntoIterator<Item = &'a (Key, Entry)>) -> Self {
+    pub fn with<'a>(store: u8, records: impl IntoIterator<Item = &'a (Key, Entry)>) -> Self {
         let replica = Self::new(store);
         replica.load(records);
         replica
@@ -142,7 +157,8 @@ impl Replica {
         self.0.lock().unwrap()
     }
 
-    pub(crate) fn load<'a>(&self, records: impl IntoIterator<Item = &'a (Key, Entry)>) {
+    /// Gives it these records, as if it had held them since its start.
+    pub fn load<'a>(&self, records: impl IntoIterator<Item = &'a (Key, Entry)>) {
         let mut held = self.held();
         for (key, entry) in records {
             held.table.load(key.clone(), entry, NOW).unwrap();
@@ -150,7 +166,8 @@ impl Replica {
         }
     }
 
-    pub(crate) fn put(&self, name: &str, content: &str) {
+    /// Writes a record.
+    pub fn put(&self, name: &str, content: &str) {
         let content = Content::from(content.as_bytes());
         let new = NewContent {
             content,
@@ -161,54 +178,60 @@ impl Replica {
         });
     }
 
-    pub(crate) fn delete(&self, name: &str) {
+    /// Deletes a record.
+    pub fn delete(&self, name: &str) {
         self.held().write(|plan| {
             plan.delete(&key(name), &Precondition::default()).unwrap();
         });
     }
 
-    pub(crate) fn contact(&self, name: &str, steps: u32) {
+    /// Says when a peer was last seen.
+    pub fn contact(&self, name: &str, steps: u32) {
         self.held().write(|plan| {
             plan.contact(&key(name), Contact::from_steps(steps))
                 .unwrap();
         });
     }
 
-    pub(crate) fn entries(&self) -> BTreeMap<Key, Entry> {
+    /// All that it holds.
+    pub fn entries(&self) -> BTreeMap<Key, Entry> {
         self.held().entries.clone()
     }
 
-    pub(crate) fn content(&self, name: &str) -> Option<String> {
+    /// The content of a record, if it is there and not deleted.
+    pub fn content(&self, name: &str) -> Option<String> {
         let entries = self.entries();
         let content = entries.get(&key(name))?.content()?.as_bytes().to_vec();
         Some(String::from_utf8(content).unwrap())
     }
 
-    pub(crate) fn digest(&self) -> Digest {
+    /// The digest of its table.
+    pub fn digest(&self) -> Digest {
         self.held().table.digest()
     }
 
-    pub(crate) fn store(&self) -> StoreId {
+    /// The id of its store.
+    pub fn store(&self) -> StoreId {
         StoreId::from_slice(&self.held().state.store).unwrap()
     }
 
     /// Sets the wall clock.
-    pub(crate) fn set_now(&self, now: WallTime) {
+    pub fn set_now(&self, now: WallTime) {
         self.held().now = now;
     }
 
     /// Lets it fail every call from now on, or answer again.
-    pub(crate) fn set_down(&self, down: bool) {
+    pub fn set_down(&self, down: bool) {
         self.held().down = down;
     }
 
     /// Puts a record between what it says of itself next and the fingerprints that it lists then.
-    pub(crate) fn put_before_listing(&self, name: &str) {
+    pub fn put_before_listing(&self, name: &str) {
         self.held().before_listing = Some(name.to_owned());
     }
 
     /// Lets it say other things of itself.
-    pub(crate) fn change_state(&self, change: impl FnOnce(&mut State)) {
+    pub fn change_state(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.held().state);
     }
 
@@ -366,18 +389,22 @@ impl Own for Replica {
 }
 
 /// One request and its response, as the wire saw them.
-pub(crate) struct Trip {
-    pub(crate) ask: &'static str,
-    pub(crate) request_bytes: usize,
-    pub(crate) response_bytes: usize,
-    pub(crate) report: RespondReport,
+pub struct Trip {
+    /// What was asked.
+    pub ask: &'static str,
+    /// How long the request was.
+    pub request_bytes: usize,
+    /// How long the response was.
+    pub response_bytes: usize,
+    /// What the replica that answered made of it.
+    pub report: RespondReport,
 }
 
 type Before<'a> = Box<dyn Fn(usize) + Send + Sync + 'a>;
 type Tamper<'a> = Box<dyn Fn(usize, Request, Response) -> Vec<u8> + Send + Sync + 'a>;
 
 /// The way to a replica, on which every message is encoded and decoded, and can be meddled with.
-pub(crate) struct Wire<'a> {
+pub struct Wire<'a> {
     to: &'a Replica,
     understood: Protocols,
     before: Before<'a>,
@@ -386,7 +413,8 @@ pub(crate) struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    pub(crate) fn to(to: &'a Replica) -> Self {
+    /// A wire to this replica that changes nothing.
+    pub fn to(to: &'a Replica) -> Self {
         Self {
             to,
             understood: PROTOCOLS,
@@ -397,7 +425,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Does something before each request arrives; it is told how many came before it.
-    pub(crate) fn before(self, before: impl Fn(usize) + Send + Sync + 'a) -> Self {
+    pub fn before(self, before: impl Fn(usize) + Send + Sync + 'a) -> Self {
         Self {
             before: Box::new(before),
             ..self
@@ -405,7 +433,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Changes each response, given how many there were before, and its request.
-    pub(crate) fn tamper(
+    pub fn tamper(
         self,
         tamper: impl Fn(usize, Request, Response) -> Vec<u8> + Send + Sync + 'a,
     ) -> Self {
@@ -416,15 +444,17 @@ impl<'a> Wire<'a> {
     }
 
     /// Lets the replica at the other end understand other versions of the protocol.
-    pub(crate) fn understood(self, understood: Protocols) -> Self {
+    pub fn understood(self, understood: Protocols) -> Self {
         Self { understood, ..self }
     }
 
-    pub(crate) fn trips(&self) -> MutexGuard<'_, Vec<Trip>> {
+    /// What went over it so far.
+    pub fn trips(&self) -> MutexGuard<'_, Vec<Trip>> {
         self.trips.lock().unwrap()
     }
 
-    pub(crate) fn asks(&self) -> Vec<&'static str> {
+    /// What was asked over it so far.
+    pub fn asks(&self) -> Vec<&'static str> {
         self.trips().iter().map(|trip| trip.ask).collect()
     }
 }
@@ -455,7 +485,7 @@ impl Remote for Wire<'_> {
 }
 
 /// The result of a future that never has to wait.
-pub(crate) fn now_or_never<T>(future: impl Future<Output = T>) -> T {
+pub fn now_or_never<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(output) => output,
@@ -464,7 +494,7 @@ pub(crate) fn now_or_never<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// A live record as it was written by some replica long ago.
-pub(crate) fn record(name: &str, reading: u64, origin: u8) -> (Key, Entry) {
+pub fn record(name: &str, reading: u64, origin: u8) -> (Key, Entry) {
     let content = format!("{name} as of {reading} by {origin}{:100}", "");
     (
         key(name),
@@ -480,7 +510,7 @@ pub(crate) fn record(name: &str, reading: u64, origin: u8) -> (Key, Entry) {
 }
 
 /// That many records, named by their numbers.
-pub(crate) fn records(numbers: std::ops::Range<u64>) -> Vec<(Key, Entry)> {
+pub fn records(numbers: std::ops::Range<u64>) -> Vec<(Key, Entry)> {
     numbers
         .map(|n| record(&format!("peer-{n}"), 1 + n, 1))
         .collect()
