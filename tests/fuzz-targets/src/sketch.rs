@@ -58,7 +58,7 @@ pub(crate) fn symbols(bytes: &[u8]) {
             Err(DecodeError::Inconsistent) => return,
         }
         assert!(difference.symbols_needed() > difference.symbols());
-        assert!(difference.estimate() >= theirs.abs_diff(ours.len() as u64));
+        assert!(difference.estimate_low() >= theirs.abs_diff(ours.len() as u64));
     }
 }
 

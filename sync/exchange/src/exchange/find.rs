@@ -210,7 +210,8 @@ fn judge(
         return beyond(Fallback::Undecoded);
     }
     let (share, whole) = DECODABLE;
-    if difference.estimate() > max as u64 * share / whole {
+    // Symbols in vain cost less than a listing in vain: it has to be beyond the sketch for sure.
+    if difference.estimate_low() > max as u64 * share / whole {
         return beyond(Fallback::TooLarge);
     }
     let least = if grown < ESTIMATED_GROWTHS {
