@@ -18,6 +18,7 @@
 mod floors;
 mod pod;
 
+use bytes::Bytes;
 use prost::Message;
 
 pub use self::floors::{Advance, Advanced, GONE_MAX, StateRequest, Tend, TendAnswer, WireHorizon};
@@ -249,8 +250,8 @@ pub struct Batch {
 #[derive(Clone, PartialEq, Message)]
 pub struct WireRecord {
     /// Its key.
-    #[prost(string, tag = "1")]
-    pub key: String,
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
     /// The reading of its version.
     #[prost(fixed64, tag = "2")]
     pub reading: u64,
@@ -261,8 +262,8 @@ pub struct WireRecord {
     #[prost(uint32, tag = "4")]
     pub contact: u32,
     /// Its content; a tombstone has none.
-    #[prost(bytes = "vec", optional, tag = "5")]
-    pub content: Option<Vec<u8>>,
+    #[prost(bytes = "bytes", optional, tag = "5")]
+    pub content: Option<Bytes>,
 }
 
 impl Batch {
@@ -291,7 +292,8 @@ impl Batch {
                 },
                 contact: Contact::from_steps(record.contact),
                 body: record.content.map_or(Body::Tombstone, |content| {
-                    Body::Live(Content::from(content))
+                    // Copied: a record that is kept does not keep the message that it came in.
+                    Body::Live(Content::from(&content[..]))
                 }),
             };
             (key, entry)
@@ -315,12 +317,8 @@ impl Batch {
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| InvalidMessage::field("origins", "has one that is not 16 bytes"))?;
         let heads = self.records.iter().map(|record| {
-            let key = record
-                .key
-                .parse()
-                .map_err(|error: crate::key::InvalidKey| {
-                    InvalidMessage::field("key", format!("is none: {error}"))
-                })?;
+            let key = Key::from_bytes(&record.key)
+                .map_err(|error| InvalidMessage::field("key", format!("is none: {error}")))?;
             let origin = usize::try_from(record.origin)
                 .ok()
                 .and_then(|place| origins.get(place))
@@ -368,10 +366,10 @@ impl BatchBuilder {
                 origins.push(origin.to_vec());
                 origins.len() - 1
             });
-        let content = entry.content().map(|content| content.as_bytes().to_vec());
-        self.bytes += key.as_str().len() + content.as_ref().map_or(0, Vec::len);
+        let content = entry.content().map(Content::to_bytes);
+        self.bytes += key.as_str().len() + content.as_ref().map_or(0, Bytes::len);
         self.batch.records.push(WireRecord {
-            key: key.to_string(),
+            key: Bytes::copy_from_slice(key.as_str().as_bytes()),
             reading: entry.version.reading.as_u64(),
             origin: u32::try_from(place).expect("no more origins than records"),
             contact: entry.contact.steps(),

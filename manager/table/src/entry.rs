@@ -3,8 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::Hasher;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use crate::clock::{Contact, Reading, Version};
@@ -12,12 +12,17 @@ use crate::ids::OriginId;
 
 /// What a record holds: opaque bytes to everything but the one module of its table.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Content(Arc<[u8]>);
+pub struct Content(Bytes);
 
 impl Content {
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The bytes, shared.
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.clone()
     }
 
     /// The digest by which the index tells two contents of one version apart.
@@ -30,7 +35,7 @@ impl Content {
 
 impl From<&[u8]> for Content {
     fn from(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Self(Bytes::copy_from_slice(bytes))
     }
 }
 

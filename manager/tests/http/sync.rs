@@ -179,7 +179,7 @@ async fn what_is_no_message_or_breaks_a_rule_is_refused_whole() {
     let mut other_table = good.clone();
     other_table.table = "files".to_owned();
     let mut bad_key = good.clone();
-    bad_key.records[0].key = "a/b".to_owned();
+    bad_key.records[0].key = "a/b".into();
     for (batch, field) in [(other_table, "table"), (bad_key, "key")] {
         let refused = send(&manager, MERGE, &batch).expect(422).await;
         assert_eq!(refused.problem(), "invalid-message");

@@ -5,6 +5,7 @@
 //! two neighbouring releases talk. What is read here keeps its bounds; whether it makes sense to
 //! who asked is for [`mod@crate::exchange`] and [`crate::respond`] to say.
 
+use bytes::Bytes;
 use peer_table::TableName;
 use peer_table::contract::{
     BATCH_RECORDS_MAX, Batch, FingerprintPage, InvalidMessage, MESSAGE_BYTES_MAX, WireDigest,
@@ -160,8 +161,8 @@ pub struct AskFingerprints {
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Swap {
     /// Records that the other side lacks: an encoded [`Batch`], or nothing. See [`batch_from_bytes`].
-    #[prost(bytes = "vec", tag = "1")]
-    pub batch: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "1")]
+    pub batch: Bytes,
     /// The fingerprints of the records wanted, as
     /// [`fingerprints_to_bytes`](peer_table::contract::fingerprints_to_bytes) writes them;
     /// [`WANTED_MAX`] at the most.
@@ -173,8 +174,8 @@ pub struct Swap {
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Push {
     /// The records: an encoded [`Batch`]. See [`batch_from_bytes`].
-    #[prost(bytes = "vec", tag = "1")]
-    pub batch: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "1")]
+    pub batch: Bytes,
     /// See [`Scope::after`](crate::push::Scope::after).
     #[prost(fixed64, tag = "2")]
     pub after: u64,
@@ -280,8 +281,8 @@ pub struct Symbols {
 pub struct Swapped {
     /// Records that were wanted: an encoded [`Batch`], or nothing; those that changed or left since
     /// are not among them.
-    #[prost(bytes = "vec", tag = "1")]
-    pub batch: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "1")]
+    pub batch: Bytes,
     /// How many of the wanted fingerprints were dealt with; at least one if any were wanted.
     #[prost(uint32, tag = "2")]
     pub dealt_with: u32,
@@ -293,8 +294,8 @@ pub struct Swapped {
     #[prost(message, required, tag = "4")]
     pub digest: WireDigest,
     /// The tombstones that beat records given: an encoded [`Batch`], or nothing.
-    #[prost(bytes = "vec", tag = "5")]
-    pub answers: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub answers: Bytes,
 }
 
 /// The responder's side of a push.
@@ -305,8 +306,8 @@ pub struct Pushed {
     #[prost(bytes = "vec", tag = "1")]
     pub outcomes: Vec<u8>,
     /// The tombstones that beat records pushed: an encoded [`Batch`], or nothing.
-    #[prost(bytes = "vec", tag = "2")]
-    pub answers: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub answers: Bytes,
 }
 
 /// Bytes that are no request, or no response.
@@ -412,7 +413,7 @@ fn read<M: Message + Default>(body: &[u8], replicas: &[&[usize]]) -> Result<M, U
 ///
 /// The fields of a batch are bytes, and read here, so that they can be counted first: two bytes on
 /// the wire could else become a hundred in memory.
-pub fn batch_from_bytes(bytes: &[u8], table: &TableName) -> Result<Option<Batch>, InvalidMessage> {
+pub fn batch_from_bytes(bytes: &Bytes, table: &TableName) -> Result<Option<Batch>, InvalidMessage> {
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -422,7 +423,7 @@ pub fn batch_from_bytes(bytes: &[u8], table: &TableName) -> Result<Option<Batch>
         let problem = format!("has {fields} fields, more than {BATCH_FIELDS_MAX}");
         return Err(InvalidMessage::field("batch", problem));
     }
-    let batch = Batch::decode(bytes)?;
+    let batch = Batch::decode(bytes.clone())?;
     if batch.records.len() > BATCH_RECORDS_MAX {
         let problem = format!(
             "has {} entries, more than {BATCH_RECORDS_MAX}",
@@ -441,11 +442,11 @@ pub fn batch_from_bytes(bytes: &[u8], table: &TableName) -> Result<Option<Batch>
 }
 
 /// The bytes of a batch for a [`Swap`], [`Swapped`] or [`Push`]: none if it has no records.
-pub fn batch_to_bytes(batch: &Batch) -> Vec<u8> {
+pub fn batch_to_bytes(batch: &Batch) -> Bytes {
     if batch.records.is_empty() {
-        Vec::new()
+        Bytes::new()
     } else {
-        batch.encode_to_vec()
+        batch.encode_to_vec().into()
     }
 }
 
@@ -612,13 +613,13 @@ mod tests {
     #[test]
     fn a_batch_of_more_records_than_allowed_is_refused_before_it_takes_memory() {
         // Field 3, of length 0, over and over: an empty record each.
-        let bytes = [0x1a, 0x00].repeat(BATCH_FIELDS_MAX + 1);
+        let bytes = Bytes::from([0x1a, 0x00].repeat(BATCH_FIELDS_MAX + 1));
         let refused = batch_from_bytes(&bytes, &table()).unwrap_err();
         assert_eq!(
             refused.to_string(),
             "the field batch has 16385 fields, more than 16384"
         );
-        let bytes = [0x1a, 0x00].repeat(BATCH_RECORDS_MAX + 1);
+        let bytes = Bytes::from([0x1a, 0x00].repeat(BATCH_RECORDS_MAX + 1));
         let refused = batch_from_bytes(&bytes, &table()).unwrap_err();
         assert_eq!(
             refused.to_string(),
@@ -632,8 +633,8 @@ mod tests {
             table: "files".into(),
             ..Batch::default()
         };
-        assert_eq!(batch_to_bytes(&batch), Vec::<u8>::new());
-        assert_eq!(batch_from_bytes(&[], &table()), Ok(None));
+        assert_eq!(batch_to_bytes(&batch), Bytes::new());
+        assert_eq!(batch_from_bytes(&Bytes::new(), &table()), Ok(None));
         batch.origins.push(vec![1; 16]);
         batch.records.push(WireRecord {
             key: "a".into(),
@@ -688,8 +689,8 @@ mod tests {
         ) {
             let _ = Request::from_bytes(&bytes);
             let _ = Response::from_bytes(&bytes);
-            let _ = batch_from_bytes(&bytes, &table());
             let _ = count_symbols(&bytes);
+            let _ = batch_from_bytes(&bytes.into(), &table());
         }
     }
 }

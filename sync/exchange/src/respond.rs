@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use peer_table::contract::{
     Batch, FINGERPRINTS_MAX, FingerprintPage, InvalidMessage, MergeAnswer, State, StateRequest,
     TableState, WireHorizon, WireRecord, fingerprints_from_bytes,
@@ -385,7 +386,7 @@ fn left_by(ask: Option<&Ask>) -> Option<WireHorizon> {
 }
 
 /// What beat some of what was merged, as it is sent.
-fn answers(merged: &MergeAnswer) -> Vec<u8> {
+fn answers(merged: &MergeAnswer) -> Bytes {
     let answers = merged.answers.as_ref();
     answers.map(message::batch_to_bytes).unwrap_or_default()
 }

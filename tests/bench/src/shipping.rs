@@ -1,6 +1,7 @@
 //! The records that differ, as they are sent: a batch encoded as an exchange does it, beside JSON.
 
 use anyhow::{Result, ensure};
+use bytes::Bytes;
 use peer_table::contract::{BATCH_RECORDS_MAX, Batch};
 use peer_table::peers::Peer;
 use peer_table::{Entry, Key};
@@ -59,8 +60,8 @@ fn as_peers(records: &[(Key, Entry)]) -> Result<Vec<Peer>> {
 /// Encodes and decodes them as a swap does; gives the bytes on the wire.
 fn through_batch(records: &[(Key, Entry)]) -> Result<u64> {
     let batch = Batch::new(&peers(), records.iter().cloned());
-    let bytes = batch.encode_to_vec();
-    let decoded = Batch::decode(&bytes[..])?.into_records()?;
+    let bytes = Bytes::from(batch.encode_to_vec());
+    let decoded = Batch::decode(bytes.clone())?.into_records()?;
     ensure!(decoded.len() == records.len(), "records were lost");
     Ok(bytes.len() as u64)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use peer_exchange::exchange::{Options, exchange};
 use peer_exchange::handshake::{HandshakeRefused, Identity, PROTOCOLS};
 use peer_exchange::message::{
@@ -346,7 +347,7 @@ async fn want(choices: &mut Choices<'_>, own: &Manager) -> Vec<u8> {
 }
 
 /// Records that both know, that one knows, and that cannot be.
-fn batch(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Vec<u8> {
+fn batch(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Bytes {
     let table = peers::table_name();
     let known = peer.entries().into_iter().chain(own.entries());
     let mut batch = Batch::new(&table, known.skip(choices.up_to(16)).take(choices.up_to(6)));
@@ -364,9 +365,9 @@ fn batch(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Vec<u8> {
             .and_then(|record| record.content.clone());
         let record = WireRecord {
             key: if choices.once_in(4) {
-                choices.text(140)
+                choices.text(140).into()
             } else {
-                format!("p{}", choices.up_to(40))
+                format!("p{}", choices.up_to(40)).into()
             },
             reading: match choices.up_to(2) {
                 0 => choices.number(),
@@ -381,10 +382,11 @@ fn batch(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Vec<u8> {
             },
             content: match choices.up_to(3) {
                 0 => None,
-                1 => Some(choices.bytes(100)),
-                2 => content.map(|mut content| {
+                1 => Some(choices.bytes(100).into()),
+                2 => content.map(|content| {
+                    let mut content = Vec::from(content);
                     choices.spoil(&mut content);
-                    content
+                    content.into()
                 }),
                 _ => content,
             },
@@ -400,7 +402,7 @@ fn batch(choices: &mut Choices<'_>, own: &Manager, peer: &Manager) -> Vec<u8> {
     if choices.once_in(8) {
         choices.spoil(&mut bytes);
     }
-    bytes
+    bytes.into()
 }
 
 /// An exchange with whoever answers as the bytes say.
@@ -513,7 +515,11 @@ fn spoil_response(choices: &mut Choices<'_>, said: &mut Response) {
             0 => swapped.dealt_with = small.into(),
             1 => swapped.outcomes.push(small),
             2 => swapped.outcomes.fill(other),
-            3 => choices.spoil(&mut swapped.batch),
+            3 => {
+                let mut batch = Vec::from(std::mem::take(&mut swapped.batch));
+                choices.spoil(&mut batch);
+                swapped.batch = batch.into();
+            }
             4 => swapped.digest.sum ^= number,
             _ => swapped.batch.clear(),
         },

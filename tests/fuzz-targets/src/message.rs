@@ -1,5 +1,6 @@
 //! What two syncs say to each other.
 
+use bytes::Bytes;
 use peer_exchange::handshake::Refusal;
 use peer_exchange::message::{
     Answer, Ask, DETAIL_BYTES_MAX, Request, Response, batch_from_bytes, batch_to_bytes,
@@ -88,10 +89,10 @@ fn are_told(replicas: &Replicas) {
 
 /// A batch by itself.
 pub(crate) fn batch(bytes: &[u8]) {
-    records(bytes);
+    records(&Bytes::copy_from_slice(bytes));
 }
 
-fn records(bytes: &[u8]) {
+fn records(bytes: &Bytes) {
     let table = peers::table_name();
     let batch = match batch_from_bytes(bytes, &table) {
         Ok(Some(batch)) => batch,

@@ -1,9 +1,11 @@
 //! A pod that holds a valid certificate and lies.
 //!
 //! Whoever belongs to a cluster can rewrite its table, so no lie here is a record that the others
-//! would have to take, and a record that is buried by its lies is none that was lost: it changes versions into those of the future, contents into none, and all
-//! else that is said into whatever the seed says.
+//! would have to take, and a record that is buried by its lies is none that was lost: it changes
+//! versions into those of the future, contents into none, and all else that is said into whatever the
+//! seed says.
 
+use bytes::Bytes;
 use peer_exchange::message::{
     Answer, Ask, AskFingerprints, AskSymbols, Push, Request, Response, Swap, batch_from_bytes,
     batch_to_bytes,
@@ -40,7 +42,7 @@ pub(crate) fn request(request: Vec<u8>, random: &mut Random) -> Vec<u8> {
         }
         6 => {
             lie.ask = Some(Ask::Swap(Swap {
-                batch: Vec::new(),
+                batch: Bytes::new(),
                 want: many(random, 8),
             }));
         }
@@ -120,9 +122,9 @@ pub(crate) fn response(request: &[u8], response: Vec<u8>, random: &mut Random) -
 }
 
 /// The records of a batch, none of which is to be taken any more.
-fn spoilt(batch: &[u8], random: &mut Random) -> Vec<u8> {
+fn spoilt(batch: &Bytes, random: &mut Random) -> Bytes {
     let Ok(Some(mut batch)) = batch_from_bytes(batch, &peers::table_name()) else {
-        return batch.to_vec();
+        return batch.clone();
     };
     match random.below(4) {
         0 => batch.records.clear(),
@@ -133,7 +135,7 @@ fn spoilt(batch: &[u8], random: &mut Random) -> Vec<u8> {
         }
         2 => {
             for record in &mut batch.records {
-                record.content = Some(vec![0xff; 3]);
+                record.content = Some(vec![0xff; 3].into());
             }
         }
         _ => {

@@ -145,9 +145,9 @@ fn stray_batch(key: &str, records: usize) -> Batch {
     let body = peers::Body::from_json(br#"{"name":"stray","ip":"10.6.6.6"}"#).unwrap();
     let content = body.draft.content(WallTime::from_millis(1));
     let record = |number| WireRecord {
-        key: format!("{key}-{number}"),
+        key: format!("{key}-{number}").into(),
         reading: (1_700_000_000_000 << 16) + 1,
-        content: Some(content.as_bytes().to_vec()),
+        content: Some(content.to_bytes()),
         ..WireRecord::default()
     };
     Batch {
@@ -290,7 +290,7 @@ fn what_is_too_large_is_refused_before_it_takes_room() {
     for message in [
         longer_than_said,
         swap(too_many),
-        swap(small_and_many),
+        swap(small_and_many.into()),
         crowd(&house),
     ] {
         let answer = ask(&house, &message);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use peer_table::Fingerprint;
 use peer_table::contract::{Batch, InvalidMessage, WireRecord, fingerprints_to_bytes};
 use peer_table::feed::Via;
@@ -73,7 +74,7 @@ pub(super) async fn swap<O: Own, R: Remote>(
 }
 
 /// Which tombstone a record is, if it is one.
-pub(crate) fn buried(record: &WireRecord) -> Option<(String, u64)> {
+pub(crate) fn buried(record: &WireRecord) -> Option<(Bytes, u64)> {
     let is_tombstone = record.content.is_none();
     is_tombstone.then(|| (record.key.clone(), record.reading))
 }

@@ -1,6 +1,7 @@
 //! Partners that answer what they should not: an error, in a bounded number of messages, and
 //! nothing lost.
 
+use bytes::Bytes;
 use peer_exchange::exchange::{ExchangeError, Options, exchange};
 use peer_exchange::handshake::PROTOCOLS;
 use peer_exchange::message::{
@@ -304,7 +305,7 @@ fn meet_swapped(
 #[test]
 fn a_swap_that_deals_with_nothing_is_an_error() {
     let nothing = |_, swapped| Swapped {
-        batch: Vec::new(),
+        batch: Bytes::new(),
         dealt_with: 0,
         ..swapped
     };
@@ -365,7 +366,7 @@ fn a_batch_of_too_many_records_is_an_error() {
 }
 
 /// A batch whose second record is none, and what is wrong with it.
-fn batches_with_what_is_no_record() -> [(Vec<u8>, &'static str); 3] {
+fn batches_with_what_is_no_record() -> [(Bytes, &'static str); 3] {
     let batch = |change: fn(&mut Batch)| {
         let mut batch = Batch::new(&peers(), records(0..3));
         change(&mut batch);
@@ -511,10 +512,14 @@ fn a_responder_bounds_what_it_is_asked_for() {
 #[test]
 fn a_responder_refuses_what_makes_no_sense() {
     let theirs = Replica::with(2, &records(0..300));
-    let swap = |batch: Vec<u8>, want: Vec<u8>| Ask::Swap(Swap { batch, want });
-    refused(&theirs, swap(vec![], vec![0; 9]), "8 each");
-    refused(&theirs, swap(vec![], vec![0; 8 * 4_097]), "more than 4096");
-    refused(&theirs, swap(vec![0xff], vec![]), "cut off");
+    let swap = |batch: Bytes, want: Vec<u8>| Ask::Swap(Swap { batch, want });
+    refused(&theirs, swap(Bytes::new(), vec![0; 9]), "8 each");
+    refused(
+        &theirs,
+        swap(Bytes::new(), vec![0; 8 * 4_097]),
+        "more than 4096",
+    );
+    refused(&theirs, swap(vec![0xff].into(), vec![]), "cut off");
     let table = "files".parse().unwrap();
     let foreign = batch_to_bytes(&Batch::new(&table, [record("a", 1, 1)]));
     refused(
