@@ -85,7 +85,7 @@ impl FloorsMetrics {
             )),
             age_seconds: registered!(Gauge::new(
                 "udht_floor_age_seconds",
-                "How old the floor is that tombstones wait for; 0 while none waits.",
+                "How old the floor is that tombstones wait for, but no older than the first of them; 0 while none waits.",
             )),
             held_back: registered!(IntGaugeVec::new(
                 Opts::new(

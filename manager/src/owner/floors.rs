@@ -232,14 +232,17 @@ impl Shared {
             let current = self.current();
             let (table, floors) = (&current.table, current.table.floors());
             let held_back = table.held_back(tending.has_strangers);
-            let waits = table.tombstones() > 0;
-            let own = floors.publication(floors.own()).map(|own| own.floor.wall());
-            let age = own.map(|floor| wall_now().as_millis().saturating_sub(floor.as_millis()));
+            let own = floors.publication(floors.own());
+            let age = table.first_tombstone().map(|first| {
+                // While the floor is not known, nobody waits for longer than the first of them does.
+                let since = own.map_or(first, |own| own.floor.wall().max(first));
+                wall_now().as_millis().saturating_sub(since.as_millis())
+            });
             let store_of = |id| floors.publication(id).map(|it| it.store.to_string());
             FloorsFigures {
                 live: floors.ids().unfenced().count(),
                 fenced: floors.ids().fenced().count(),
-                age: age.filter(|_| waits).map(Duration::from_millis),
+                age: age.map(Duration::from_millis),
                 held_back: held_back.map(|held_back| {
                     let replica = held_back
                         .by()

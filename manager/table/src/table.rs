@@ -211,6 +211,12 @@ impl Table {
         self.tombstones.len()
     }
 
+    /// When the first of the deleted records that are still remembered was deleted.
+    pub fn first_tombstone(&self) -> Option<WallTime> {
+        let (version, _) = self.tombstones.first()?;
+        Some(version.reading.wall())
+    }
+
     /// What is known of other replicas.
     pub const fn floors(&self) -> &Floors {
         &self.floors

@@ -103,6 +103,13 @@ async fn figure(manager: &Manager, line: &str) -> bool {
     figures.text().lines().any(|found| found == line)
 }
 
+async fn figure_of(manager: &Manager, name: &str) -> f64 {
+    let figures = manager.get("/metrics").expect(200).await;
+    let mut lines = figures.text().lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap()
+}
+
 async fn store(manager: &Manager) -> String {
     known(manager).await["store"].as_str().unwrap().to_owned()
 }
@@ -121,6 +128,9 @@ async fn a_tombstone_leaves_once_the_other_replica_has_published_that_it_is_ther
         "{waits:#}"
     );
     assert_eq!(waits["replicas"].as_array().unwrap().len(), 2, "{waits:#}");
+    // The floor is not known yet, and nothing waits since 1970.
+    let age = figure_of(&one, "udht_floor_age_seconds").await;
+    assert!((0.0..3_600.0).contains(&age), "{age} s");
 
     assert!(learn(&other, &one).await && learn(&one, &other).await);
     assert_eq!(known(&other).await["tombstones"], 1);
