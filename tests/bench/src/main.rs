@@ -9,6 +9,7 @@ mod finding;
 mod measure;
 mod records;
 mod report;
+mod scale;
 mod shipping;
 
 use std::path::PathBuf;
@@ -40,6 +41,9 @@ struct Arguments {
     /// Write the table to this file too, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the page about many pods to this file: the group `scale` as curves.
+    #[arg(long, value_name = "FILE")]
+    page: Option<PathBuf>,
     /// Where the counts are kept that must not grow.
     #[arg(long, value_name = "FILE", default_value = "tests/bench/counts.json")]
     counts: PathBuf,
@@ -66,6 +70,11 @@ const GROUPS: &[Group] = &[
         name: "shipping",
         about: "the records that differ: bytes and CPU, beside JSON",
         run: shipping::run,
+    },
+    Group {
+        name: "scale",
+        about: "messages, bytes and hops in clusters of up to 10,000 pods, counted",
+        run: scale::run,
     },
 ];
 
@@ -104,6 +113,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     print!("{report}");
     if let Some(file) = &arguments.json {
         report.write_json(file)?;
+    }
+    if let Some(file) = &arguments.page {
+        std::fs::write(file, scale::page(&report))
+            .with_context(|| format!("write {}", file.display()))?;
     }
     let mut counts = Counts::read(&arguments.counts)?;
     if arguments.keep_counts {

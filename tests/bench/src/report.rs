@@ -180,6 +180,13 @@ impl Report {
         rows.map(|row| (row.id.as_str(), row.ours.value))
     }
 
+    /// What the names of rows have behind `prefix`, with our values.
+    pub(crate) fn values(&self, prefix: &str) -> Vec<(&str, f64)> {
+        let rows = self.rows.iter();
+        rows.filter_map(|row| Some((row.id.strip_prefix(prefix)?, row.ours.value)))
+            .collect()
+    }
+
     /// Writes it for programs.
     pub(crate) fn write_json(&self, file: &Path) -> Result<()> {
         let mut json = serde_json::to_string_pretty(self).context("the table as JSON")?;
