@@ -25,8 +25,6 @@ use crate::report::{Figure, Goal, Report, Row, Unit};
 const DIFFERENCES: [(usize, u32); 5] = [(0, 10), (15, 30), (150, 20), (1_500, 5), (15_000, 3)];
 /// How many times at the most `negentropy` looks: its bytes hardly vary.
 const OTHER_TIMES: u32 = 3;
-/// How many times at the most where only counts are wanted.
-const QUICK_TIMES: u32 = 3;
 
 /// Two tables that are equal but for what was given to one of them.
 struct Pair {
@@ -81,11 +79,6 @@ fn of_size(report: &mut Report, records: usize) -> Result<Figure> {
     let mut pair = Pair::equal(records)?;
     let mut cpu_of_15 = Figure::new(f64::NAN, Unit::Seconds);
     for (by, times) in DIFFERENCES {
-        let times = times.min(if report.is_quick() {
-            QUICK_TIMES
-        } else {
-            times
-        });
         let (mut cpu, mut other_cpu) = (Times::default(), Times::default());
         let (mut ours, mut other) = (Vec::new(), Vec::new());
         for time in 0..times {
@@ -246,11 +239,7 @@ fn from_1_000(report: &mut Report) -> Result<()> {
     for (by, times) in [(1_000, 40), (5_000, 20), (20_000, 10)] {
         let mut pair = Pair::equal(100_000)?;
         let (mut bytes, mut trips) = (Vec::new(), Vec::new());
-        for _ in 0..if report.is_quick() {
-            QUICK_TIMES
-        } else {
-            times
-        } {
+        for _ in 0..times {
             let given = pair.give(by)?;
             let (exchanged, _) = pair.exchange(given)?;
             bytes.push(exchanged.find.bytes());
