@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use udht_tests::cluster::helm::ROLLOUT;
 use udht_tests::cluster::release::Pod;
 use udht_tests::cluster::wait::until;
 
@@ -74,6 +75,14 @@ pub(crate) fn it_dies_and_returns(world: &mut World) -> Result<()> {
         ensure!(ready, "it is not");
         Ok(())
     })?;
+    // Until then the API tells of the pod as it was, ready and at its old address.
+    until("the pod that stayed is started anew", ROLLOUT, || {
+        let pods = world.release.pods()?;
+        let returned = pods.iter().find(|pod| pod.uid == stays.uid);
+        let returned = returned.with_context(|| format!("{} is another pod", stays.name))?;
+        ensure!(restarts(returned) > restarts(stays), "{returned:?}");
+        Ok(())
+    })?;
     let pods = world.release.wait_until_ready(REPLICAS)?;
     let mut reaches = world.release.reaches(&pods);
     wait_for_status(&mut reaches, "meanwhile", 200)?;
@@ -91,6 +100,12 @@ pub(crate) fn it_dies_and_returns(world: &mut World) -> Result<()> {
     ));
     reaches[0].delete("/v1/peers/meanwhile")?.ok()?;
     Ok(())
+}
+
+/// How often its containers were started anew.
+fn restarts(pod: &Pod) -> u64 {
+    let containers = pod.containers.values();
+    containers.map(|container| container.restarts).sum()
 }
 
 /// The node with the most of these pods.
