@@ -59,10 +59,11 @@ kill: setup ## rounds of kill -9 under load, with each store: ROUNDS=.. STORE=..
 	@"$(TARGET_DIR)/release/kill" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(STORE),--store $(STORE)) \
 		$(if $(SEED),--seed $(SEED))
 
+# A count is the same in every build, so the quick ones are taken with what `make test` built.
 bench: setup ## every number beside its goal and something real: QUICK=1 the counts alone, ONLY=GROUP; BENCH_ARGS="--list"
-	@cargo build --quiet --release -p udht-manager -p udht-sync -p udht-bench --bins
+	@cargo build $(if $(QUICK),--workspace --bins --tests,--release -p udht-manager -p udht-sync -p udht-bench --bins)
 	@mkdir -p "$(TARGET_DIR)/bench"
-	@"$(TARGET_DIR)/release/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick) \
+	@"$(TARGET_DIR)/$(if $(QUICK),debug,release)/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick) \
 		$(if $(ONLY),--only $(ONLY)) $(BENCH_ARGS)
 
 render: ## k8s/ written anew from the chart

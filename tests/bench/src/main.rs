@@ -29,7 +29,7 @@ use crate::report::Report;
 #[derive(Parser, Debug)]
 #[command(name = "bench", version)]
 struct Arguments {
-    /// Only what does not depend on the machine, and the smaller sizes: within two minutes.
+    /// Only counts, which do not depend on the machine, and the smaller sizes: within two minutes.
     #[arg(long)]
     quick: bool,
     /// Only these groups; see --list.

@@ -168,8 +168,11 @@ impl Report {
         self.is_quick
     }
 
-    /// Adds a row, and tells who waits of it.
+    /// Adds a row, and tells who waits of it; but no time where only counts are wanted.
     pub(crate) fn add(&mut self, row: Row) {
+        if self.is_quick && !row.is_count {
+            return;
+        }
         say(&format!("  {row}"));
         self.rows.push(row);
     }
