@@ -44,10 +44,10 @@ setup: ## install what the build needs from the system
 tools: setup ## install the tools of `make check`
 	@.ci/tools "$(TOOLS_DIR)"
 
-sim: setup ## histories of simulated clusters with faults: HISTORIES=.. JOBS=..; SEED=.. tells one
+sim: setup ## histories of simulated clusters with faults: HISTORIES=.. JOBS=.. FAMILY=..; SEED=.. tells one
 	@cargo build --quiet --release -p udht-simulator
 	@"$(TARGET_DIR)/release/udht-simulator" $(if $(SEED),--seed $(SEED)) $(if $(HISTORIES),--histories $(HISTORIES)) \
-		$(if $(JOBS),--jobs $(JOBS)) $(if $(FIRST),--first $(FIRST))
+		$(if $(JOBS),--jobs $(JOBS)) $(if $(FIRST),--first $(FIRST)) $(if $(FAMILY),--family $(FAMILY))
 
 # Built apart from all else: nothing that is shipped has a mistake in it on purpose.
 mutants: setup ## mistakes on purpose in what the simulator drives: it finds each, and nothing where there is none

@@ -67,6 +67,7 @@ impl Directed {
                 origin,
                 cluster: 0,
                 wall: WallTime::from_millis(wall_ms),
+                told: Reading::default(),
             };
             for pod in pods {
                 let store = &mut world.pods[*pod].store;

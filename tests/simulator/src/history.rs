@@ -4,7 +4,14 @@
 //! steps and running the rest again. A step names pods by number, modulo how many there are when it
 //! happens, and each draws its details from a seed of its own: what is left out changes nothing in
 //! the others.
+//!
+//! Ordinary histories are drawn here; in `floors` those in which tombstones come and go all the time;
+//! and in `families` those that are drawn towards one order of events each.
 
+mod families;
+mod floors;
+
+pub use self::families::Family;
 use crate::random::Random;
 
 /// One run of a cluster.
@@ -101,6 +108,8 @@ pub enum Event {
     Part(u64),
     /// The network is whole again.
     Heal,
+    /// What the first pod asks of the second is under way for so many milliseconds more from now on.
+    Slow(usize, usize, u64),
     /// Something happens to a pod's store.
     Store(usize, StoreFault),
     /// A pod's store is copied away, to be restored later.
@@ -125,6 +134,8 @@ pub enum Event {
     Tend(usize),
     /// All pods exchange with each other, look after their floors, and exchange once more.
     Settle,
+    /// Somebody tells the first pod that the store of the second will not come back.
+    GiveUp(usize, usize),
 }
 
 /// What of a pod is killed.
@@ -169,139 +180,6 @@ impl History {
         let setting = Setting::draw(&mut random);
         let steps = draw_steps(&setting, &mut random);
         Self { setting, steps }
-    }
-
-    /// A history of a seed in which floors matter: few pods, few records, and all that makes
-    /// tombstones leave and what may be left of their records come.
-    pub fn draw_for_floors(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let quiet = Setting::quiet(random.pick(&[2, 3, 3, 3, 4]));
-        let setting = Setting {
-            salt: random.next(),
-            keys: random.pick(&[1, 2, 2, 4]),
-            symbols_first: random.pick(&[1, 115]),
-            page: random.pick(&[1, 16_384]),
-            sketch_symbols: random.pick(&[8, 256]),
-            network: Network {
-                loss: random.pick(&[0, 0, 30, 150]),
-                twice: random.pick(&[0, 100]),
-                cut: 0,
-                late: random.pick(&[0, 40, 100]),
-                delay_ms: random.pick(&[0, 5, 500]),
-            },
-            ..quiet
-        };
-        let mut steps = Vec::new();
-        let mut at_ms = 1_000;
-        for _ in 0..random.pick(&[15, 25, 40, 60]) {
-            let event = draw_event_for_floors(&setting, &mut random);
-            let is_settling = event == Event::Settle;
-            steps.push(Step {
-                at_ms,
-                event,
-                salt: random.next(),
-            });
-            at_ms += match random.below(100) {
-                _ if is_settling => SETTLED_MS,
-                0..60 => random.below(SECOND_MS),
-                60..85 => random.below(MINUTE_MS),
-                85..97 => random.below(4 * HOUR_MS),
-                _ => random.below(10 * DAY_MS),
-            };
-        }
-        Self { setting, steps }
-    }
-}
-
-impl History {
-    /// A history of a seed in which an exchange is cut off halfway: what its partner had comes later.
-    pub fn draw_with_a_cut(seed: u64) -> Self {
-        let cut_ms = Random::new(seed).below(3 * SECOND_MS);
-        let mut setting = Setting::quiet(2);
-        setting.symbols_first = 1;
-        setting.network.delay_ms = 200;
-        let events = [
-            (SECOND_MS, Event::Settle),
-            (SETTLED_MS, Event::Part(0b1)),
-            (SECOND_MS, Event::Put(1, 0)),
-            (SECOND_MS, Event::Put(1, 1)),
-            (SECOND_MS, Event::Delete(1, 1)),
-            (MINUTE_MS, Event::Heal),
-            (SECOND_MS, Event::Exchange(0, 1)),
-            (cut_ms, Event::Part(0b1)),
-            (MINUTE_MS, Event::Heal),
-        ];
-        Self::told(setting, events, seed)
-    }
-
-    /// A history of a seed in which a store is restored, and its peers have what it wrote since.
-    pub fn draw_with_a_restore(seed: u64) -> Self {
-        let events = [
-            (SECOND_MS, Event::Settle),
-            (SETTLED_MS, Event::Put(0, 0)),
-            (SECOND_MS, Event::Backup(0)),
-            (SECOND_MS, Event::Put(0, 0)),
-            (SECOND_MS, Event::Put(0, 1)),
-            (SECOND_MS, Event::Store(0, StoreFault::Restored)),
-            (SECOND_MS, Event::Put(0, 2)),
-            (SECOND_MS, Event::Exchange(0, 1)),
-        ];
-        Self::told(Setting::quiet(3), events, seed)
-    }
-
-    /// A history of these events, each so long after the one before.
-    fn told(
-        mut setting: Setting,
-        events: impl IntoIterator<Item = (u64, Event)>,
-        seed: u64,
-    ) -> Self {
-        let mut random = Random::new(seed);
-        setting.salt = random.next();
-        let mut at_ms = 0;
-        let steps = events.into_iter().map(|(after_ms, event)| {
-            at_ms += after_ms;
-            let salt = random.next();
-            Step { at_ms, salt, event }
-        });
-        let steps = steps.collect();
-        Self { setting, steps }
-    }
-}
-
-/// After so long a settling is over.
-const SETTLED_MS: u64 = 4 * MINUTE_MS;
-
-fn draw_event_for_floors(setting: &Setting, random: &mut Random) -> Event {
-    let (pod, other) = (random.index(8), random.index(8));
-    let key = random.below(setting.keys);
-    let shares = [20, 16, 16, 14, 14, 5, 6, 6, 2, 3, 3, 3, 2, 3];
-    match draw_share(&shares, random) {
-        0 => Event::Put(pod, key),
-        1 => Event::Delete(pod, key),
-        2 => Event::Exchange(pod, other),
-        3 => Event::Tend(pod),
-        4 => Event::Settle,
-        5 => Event::Part(random.next()),
-        6 => Event::Heal,
-        7 => {
-            let program = random.pick(&[Program::Manager, Program::Both]);
-            Event::Crash(pod, program, random.below(10), random.below(SECOND_MS))
-        }
-        8 => Event::Leave(pod),
-        9 => Event::Join,
-        10 => {
-            let most = random.pick(&[HOUR_MS, 20 * DAY_MS]);
-            Event::Away(pod, random.below(most))
-        }
-        11 => Event::Backup(pod),
-        12 => {
-            let fault = random.pick(&[StoreFault::Restored, StoreFault::LosesLast(2)]);
-            Event::Store(pod, fault)
-        }
-        _ => {
-            let off = i64::try_from(random.below(60 * SECOND_MS)).unwrap_or(0);
-            Event::Clock(pod, off - 30_000)
-        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use udht_simulator::{History, Random, run, shrink};
+use udht_simulator::{Family, History, Random, run, shrink};
 
-const USAGE: &str =
-    "usage: simulator [--seed SEED] [--histories N] [--jobs N] [--first SEED] [--mutants]";
+const USAGE: &str = "usage: simulator [--seed SEED] [--histories N] [--jobs N] [--first SEED] \
+    [--family NAME] [--mutants] [--mutant NAME]";
 /// Histories of a run that nobody said otherwise about.
 const HISTORIES: u64 = 2_000;
 
@@ -20,8 +20,12 @@ struct Args {
     jobs: u64,
     /// The seed from which those of a run are drawn.
     first: u64,
+    /// Which kind of histories.
+    family: Family,
     /// Whether each mistake on purpose is to be found.
     mutants: bool,
+    /// The mistake that is made instead, by its name.
+    mutant: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
     };
     match args.seed {
         _ if args.mutants => find_mutants(args.jobs),
-        Some(seed) => replay(seed),
+        Some(seed) => replay(&args, seed),
         None => run_many(&args),
     }
 }
@@ -50,7 +54,9 @@ impl Args {
             first: now.map_or(0, |now| {
                 u64::from(now.subsec_nanos()) ^ (now.as_secs() << 20)
             }),
+            family: Family::ANY,
             mutants: false,
+            mutant: None,
         };
         while let Some(flag) = texts.next() {
             if flag == "--mutants" {
@@ -58,6 +64,16 @@ impl Args {
                 continue;
             }
             let text = texts.next().unwrap_or_default();
+            if flag == "--family" {
+                let mut all = Family::ALL.iter();
+                let family = all.find(|family| family.name == text);
+                args.family = *family.ok_or_else(|| format!("there is no family {text:?}"))?;
+                continue;
+            }
+            if flag == "--mutant" {
+                args.mutant = Some(text);
+                continue;
+            }
             let number = number(&text).map_err(|problem| format!("{flag} {text:?}: {problem}"))?;
             match flag.as_str() {
                 "--seed" => args.seed = Some(number),
@@ -79,8 +95,9 @@ fn number(text: &str) -> Result<u64, ParseIntError> {
 }
 
 /// Tells one history.
-fn replay(seed: u64) -> ExitCode {
-    let history = History::draw(seed);
+fn replay(args: &Args, seed: u64) -> ExitCode {
+    make_mistake(args);
+    let history = (args.family.draw)(seed);
     let outcome = run(&history, true);
     println!("{:#?}", history.setting);
     for line in &outcome.story {
@@ -123,19 +140,21 @@ fn run_many(args: &Args) -> ExitCode {
     let next = AtomicU64::new(0);
     let failed = AtomicBool::new(false);
     let work = || {
+        make_mistake(args);
         while !failed.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= histories {
                 return;
             }
             let seed = Random::new(first.wrapping_add(index)).next();
-            let history = History::draw(seed);
+            let history = (args.family.draw)(seed);
             if let Some(violation) = run(&history, false).violation
                 && !failed.swap(true, Ordering::Relaxed)
             {
                 println!("SEED={seed:#x}: {}: {}", violation.rule, violation.detail);
                 tell_smaller(&history, violation.rule);
-                println!("replay it with: make sim SEED={seed:#x}");
+                let family = args.family.name;
+                println!("replay it with: make sim FAMILY={family} SEED={seed:#x}");
             }
             let done = index + 1;
             if done.is_multiple_of((histories / 10).max(1_000)) {
@@ -154,6 +173,18 @@ fn run_many(args: &Args) -> ExitCode {
     let seconds = started.elapsed().as_secs_f64();
     println!("{histories} histories in {seconds:.1} s with {jobs} jobs: no rule was broken");
     ExitCode::SUCCESS
+}
+
+/// Has this thread make the mistake that was asked for, if this build makes any.
+fn make_mistake(args: &Args) {
+    #[cfg(udht_mutants)]
+    if let Some(name) = &args.mutant {
+        udht_simulator::mutants::choose(name.clone().leak());
+    }
+    #[cfg(not(udht_mutants))]
+    if let Some(name) = &args.mutant {
+        println!("this build does not make the mistake {name}: make mutants");
+    }
 }
 
 /// Says that this build makes no mistakes.
@@ -180,16 +211,18 @@ fn find_mutants(jobs: u64) -> ExitCode {
             choose(mutant.name);
             let found = (0..mutant.within).find_map(|index| {
                 let seed = Random::new(index).next();
-                let violation = run(&(mutant.draw)(seed), false).violation?;
-                Some((index + 1, violation.rule))
+                let violation = run(&(mutant.family.draw)(seed), false).violation?;
+                Some((index + 1, seed, violation.rule))
             });
-            let (name, within) = (mutant.name, mutant.within);
+            let (name, family, within) = (mutant.name, mutant.family.name, mutant.within);
             let is_sound = name.is_empty();
             match found {
-                Some((at, rule)) if is_sound => println!("no mistake: the {at}th broke: {rule}"),
-                Some((at, rule)) => println!("{name}: the {at}th of {within}: {rule}"),
-                None if is_sound => println!("no mistake: no rule was broken by {within}"),
-                None => println!("{name}: NOT FOUND by {within} histories"),
+                Some((_, seed, rule)) if is_sound => {
+                    println!("no mistake: {family} {seed:#x} broke: {rule}");
+                }
+                Some((at, _, rule)) => println!("{name}: the {at}th of {within} {family}: {rule}"),
+                None if is_sound => println!("no mistake: no rule was broken by {within} {family}"),
+                None => println!("{name}: NOT FOUND by {within} {family}"),
             }
             if found.is_some() == is_sound {
                 failed.store(true, Ordering::Relaxed);

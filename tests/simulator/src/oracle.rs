@@ -6,14 +6,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peer_table::entry::Rank;
-use peer_table::{Contact, Entry, Key, OriginId, Reading, Version, WallTime};
+use peer_table::floors::Snapshot;
+use peer_table::{Contact, Entry, Key, OriginId, Reading, Table, Version, WallTime};
 
 use crate::owner::DRIFT_MS;
 use crate::world::Violation;
 
-/// The newest that a store ever held of each key; it goes back only with the store itself.
+/// What a store has had and what it was told; it goes back only with the store itself.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known(pub(crate) BTreeMap<Key, Newest>);
+pub(crate) struct Known {
+    /// The newest of each key that it ever held.
+    pub(crate) newest: BTreeMap<Key, Newest>,
+    /// The highest reading of these.
+    highest: Reading,
+    /// The newest of each key that partners knew as it took in all that they had.
+    told: BTreeMap<Key, Rank>,
+    /// The ids of which a record or an exchange told it.
+    heard: BTreeSet<OriginId>,
+}
 
 /// The newest of one key.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -45,6 +55,28 @@ pub(crate) struct Writer {
     pub(crate) cluster: usize,
     /// The wall clock of the pod.
     pub(crate) wall: WallTime,
+    /// The highest reading of what exchanges have told it of since it runs.
+    pub(crate) told: Reading,
+}
+
+/// What a replica had when it told a partner so.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    known: Known,
+    /// The records that it held.
+    held: Vec<(Key, Version, bool)>,
+}
+
+impl Told {
+    /// Of this table, whose store knew this.
+    pub(crate) fn new(known: &Known, table: &Table) -> Self {
+        let held = table.rows_after(None, usize::MAX);
+        let held = held.map(|(key, row)| (key.clone(), row.version, row.is_live()));
+        Self {
+            known: known.clone(),
+            held: held.collect(),
+        }
+    }
 }
 
 /// A tombstone that left some store.
@@ -54,7 +86,7 @@ pub(crate) struct Collection {
     pub(crate) version: Version,
     /// Whether somebody deleted the record, rather than laid a ghost of it.
     pub(crate) is_deletion: bool,
-    /// The ids that were known there.
+    /// The ids that were known there, and those of which a message had told it.
     pub(crate) known: BTreeSet<OriginId>,
     /// What replicas held of its key of which nothing was known there.
     pub(crate) strange: Vec<Version>,
@@ -71,6 +103,10 @@ pub(crate) struct Oracle {
     origins: BTreeMap<OriginId, usize>,
     /// Live records that went with a store that was wiped, as no other store had them.
     lost: BTreeSet<Version>,
+    /// Ids that some replica has forgotten, as they were fenced so long ago.
+    forgotten: BTreeSet<OriginId>,
+    /// What replicas had, by who and when.
+    told: BTreeMap<(OriginId, Reading), Told>,
     /// The highest reading and contact anywhere.
     pub(crate) latest: WallTime,
     /// Whether somebody who belongs to the cluster lies. Who says that it has what it has not has
@@ -83,23 +119,48 @@ fn broken(rule: &'static str, detail: String) -> Result<(), Violation> {
 }
 
 impl Known {
-    /// The highest reading in it.
-    pub(crate) fn highest(&self) -> Reading {
-        let readings = self.0.values().map(|newest| newest.rank.version().reading);
-        readings.max().unwrap_or_default()
+    /// Notes that a message told of this id.
+    pub(crate) fn hears(&mut self, id: OriginId) {
+        self.heard.insert(id);
+    }
+
+    /// Becomes what is known from these records alone.
+    pub(crate) fn keep(&mut self, is_kept: impl Fn(&Key) -> bool) {
+        self.newest.retain(|key, _| is_kept(key));
+        let versions = || self.newest.values().map(|it| it.rank.version());
+        self.highest = versions().map(|it| it.reading).max().unwrap_or_default();
+        self.heard = versions().map(|it| it.origin).collect();
+        self.told.clear();
+    }
+
+    /// Takes in what a partner knew, as all that it had is here.
+    fn learn(&mut self, partner: &Self) {
+        let held = partner.newest.iter();
+        let held = held.map(|(key, newest)| (key, newest.rank));
+        let told = partner.told.iter().map(|(key, rank)| (key, *rank));
+        for (key, rank) in held.chain(told) {
+            let mine = self.told.entry(key.clone()).or_insert(rank);
+            *mine = rank.max(*mine);
+        }
+        self.heard.extend(&partner.heard);
+    }
+
+    /// Whether a partner knew something newer than this.
+    fn was_told_newer(&self, key: &Key, rank: Rank) -> bool {
+        self.told.get(key).is_some_and(|told| rank < *told)
     }
 
     /// Notes that a tombstone has left. What it knew of contacts went with it.
     pub(crate) fn collected(&mut self, key: &Key) {
-        if let Some(newest) = self.0.get_mut(key) {
+        if let Some(newest) = self.newest.get_mut(key) {
             newest.contact = Contact::NEVER;
         }
     }
 
     /// Takes in all that `other` knows.
     pub(crate) fn join(&mut self, other: &Self) {
-        for (key, newest) in &other.0 {
-            let mine = self.0.entry(key.clone()).or_insert(*newest);
+        for (key, newest) in &other.newest {
+            let mine = self.newest.entry(key.clone()).or_insert(*newest);
             let contact = mine.contact.max(newest.contact);
             if newest.rank > mine.rank {
                 *mine = *newest;
@@ -110,7 +171,7 @@ impl Known {
 
     /// Whether it knows of `entry` or of what beats it, and of its contact.
     pub(crate) fn covers(&self, key: &Key, entry: &Entry) -> bool {
-        self.0
+        self.newest
             .get(key)
             .is_some_and(|newest| newest.rank >= entry.rank() && newest.contact >= entry.contact)
     }
@@ -151,6 +212,63 @@ impl Oracle {
         self.lost.insert(version);
     }
 
+    /// Notes that an id was fenced so long ago that a replica has forgotten it.
+    pub(crate) fn forgets(&mut self, id: OriginId) {
+        self.forgotten.insert(id);
+    }
+
+    /// The ids of which a store was told, but for those that are forgotten.
+    pub(crate) fn heard(&self, known: &Known) -> BTreeSet<OriginId> {
+        known.heard.difference(&self.forgotten).copied().collect()
+    }
+
+    /// Notes what a replica had when it gave this snapshot away.
+    pub(crate) fn tells(&mut self, snapshot: &Snapshot, told: Told) {
+        self.told.insert((snapshot.origin, snapshot.reading), told);
+    }
+
+    /// Checks that all that a partner had is here, as a replica is about to cover it; its store has what
+    /// `held` says and has known what `known` says, and before that it covered what `covered` says. From
+    /// then on it knows what the partner knew. The answer has the highest reading of that.
+    pub(crate) fn advances(
+        &self,
+        known: &mut Known,
+        held: impl Iterator<Item = (Key, Entry)>,
+        covered: impl Fn(Version) -> bool,
+        partner: &Snapshot,
+    ) -> (Reading, Result<(), Violation>) {
+        // Who lies of what it has is told nothing wrong by this.
+        let told = self.told.get(&(partner.origin, partner.reading));
+        let Some(told) = told.filter(|_| !self.has_liar) else {
+            return (Reading::default(), Ok(()));
+        };
+        let mut checked = Ok(());
+        for (key, version, is_live) in &told.held {
+            let came = known.newest.get(key).is_some_and(|newest| {
+                let rank = newest.rank;
+                rank.version() > *version
+                    || rank.version() == *version && (*is_live || rank >= Rank::new(*version, None))
+            });
+            if !came && !covered(*version) {
+                let detail = format!("{key} {version} of {}", partner.origin);
+                checked = checked.and(broken("what a replica covers has come to it", detail));
+            }
+        }
+        known.learn(&told.known);
+        known.hears(partner.origin);
+        for (key, entry) in held.filter(|(_, entry)| entry.is_live()) {
+            let is_older = known.was_told_newer(&key, entry.rank());
+            if is_older && !self.is_excused(&key, entry.version) {
+                let detail = format!("{key} {}", entry.version);
+                checked = checked.and(broken("who covers a deletion holds nothing older", detail));
+            }
+        }
+        let readings = told.known.newest.values();
+        let readings = readings.map(|newest| newest.rank.version().reading);
+        let highest = readings.filter(|reading| *reading <= partner.reading).max();
+        (highest.unwrap_or_default(), checked)
+    }
+
     /// Notes an opening of a store. No id is ever drawn twice.
     pub(crate) fn opened(&mut self, origin: OriginId, cluster: usize) -> Result<(), Violation> {
         if self.origins.insert(origin, cluster).is_some() {
@@ -182,10 +300,11 @@ impl Oracle {
         if version.origin != writer.origin {
             return broken("nobody stamps for another", format!("{key} {version}"));
         }
-        if version.reading <= known.highest() {
+        let above = known.highest.max(writer.told);
+        if version.reading <= above {
             return broken(
-                "a stamp is above all that its writer holds",
-                format!("{key} {version} is not above {:?}", known.highest()),
+                "a stamp is above all that its writer knows",
+                format!("{key} {version} is not above {above:?}"),
             );
         }
         let (wall, now) = (version.reading.wall().as_millis(), writer.wall.as_millis());
@@ -234,7 +353,7 @@ impl Oracle {
             }
         }
         // What is held already may get a later contact.
-        let held = known.0.get(key).map(|held| held.rank);
+        let held = known.newest.get(key).map(|held| held.rank);
         let is_held = held == Some(entry.rank());
         if !is_held && wall.as_millis() > writer.wall.as_millis() + DRIFT_MS {
             return broken(
@@ -247,11 +366,20 @@ impl Oracle {
         // Nobody deleted that: somebody says that it was deleted before.
         let is_buried = written.is_some_and(|written| written < newest.rank);
         newest.live |= is_buried && !self.has_liar && !self.lost.contains(&version);
-        let Some(held) = known.0.insert(key.clone(), newest) else {
+        let is_back = entry.is_live() && known.was_told_newer(key, entry.rank());
+        if is_back && !self.is_excused(key, version) {
+            return broken(
+                "no store goes back to an older record",
+                format!("{key} to {newest:?}, and was told of a newer one"),
+            );
+        }
+        known.highest = known.highest.max(version.reading);
+        known.hears(version.origin);
+        let Some(held) = known.newest.insert(key.clone(), newest) else {
             return Ok(());
         };
         if newest.rank < held.rank {
-            known.0.insert(
+            known.newest.insert(
                 key.clone(),
                 Newest {
                     contact: newest.contact,

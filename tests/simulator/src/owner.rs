@@ -16,7 +16,7 @@ use peer_table::table::{
 use peer_table::{Entry, Key, Opening, OriginId, Reading, StoreId, Table, WallTime, mutants};
 
 use crate::history::Program;
-use crate::oracle::{Collection, Writer};
+use crate::oracle::{Collection, Told, Writer};
 use crate::pod::{Command, Manager, Operation, Pod, Write, cluster_id, fingerprint_key};
 use crate::store::Refused;
 use crate::sync;
@@ -182,6 +182,7 @@ async fn open(sim: &Sim, pod: usize) {
         opening,
         table,
         clock,
+        told: Reading::default(),
         is_over: false,
     });
     if let Some(sync) = &mut it.sync {
@@ -241,14 +242,11 @@ async fn serve(sim: &Sim, pod: usize, group: Vec<Command>) -> Result<(), Refused
         let it = &mut world.pods[pod];
         let now = it.wall(world.now_ms);
         let cluster = it.cluster;
-        let Some(Manager { table, clock, .. }) = &mut it.manager else {
+        let Some(manager) = &mut it.manager else {
             return Ok(());
         };
-        let writer = Writer {
-            origin: clock.origin(),
-            cluster,
-            wall: now,
-        };
+        let writer = writer(manager, cluster, now);
+        let Manager { table, clock, .. } = manager;
         let mut plan = table.plan(clock, now, &held);
         let decided: Vec<_> = group
             .into_iter()
@@ -478,12 +476,18 @@ async fn floors(sim: &Sim, pod: usize, command: Command) -> Result<(), Refused> 
     match command {
         Command::Snapshot(answer) => {
             let mut world = sim.world();
-            let now = world.pods[pod].wall(world.now_ms);
-            let Some(Manager { table, clock, .. }) = &mut world.pods[pod].manager else {
+            let world = &mut *world;
+            let it = &mut world.pods[pod];
+            let now = it.wall(world.now_ms);
+            let Some(Manager { table, clock, .. }) = &mut it.manager else {
                 return Ok(());
             };
             let snapshot = table.snapshot(clock, now);
-            answer.give(&mut world, snapshot);
+            if !it.store.is_changed() {
+                let told = Told::new(&it.store.data().known, table);
+                world.oracle.tells(&snapshot, told);
+            }
+            answer.give(world, snapshot);
             Ok(())
         }
         Command::Join(theirs, answer) => join(sim, pod, &theirs, answer).await,
@@ -515,12 +519,17 @@ fn own_floors(sim: &Sim, pod: usize) -> Option<(Floors, Writer)> {
     let world = sim.world();
     let it = &world.pods[pod];
     let manager = it.manager.as_ref()?;
-    let writer = Writer {
-        origin: manager.clock.origin(),
-        cluster: it.cluster,
-        wall: it.wall(world.now_ms),
-    };
+    let writer = writer(manager, it.cluster, it.wall(world.now_ms));
     Some((manager.table.floors().clone(), writer))
+}
+
+const fn writer(manager: &Manager, cluster: usize, wall: WallTime) -> Writer {
+    Writer {
+        origin: manager.clock.origin(),
+        cluster,
+        wall,
+        told: manager.told,
+    }
 }
 
 async fn join(
@@ -581,12 +590,33 @@ async fn advance(
             .ok()
             .and_then(|()| manager.table.advanced(session, partner))
     };
+    if advanced.is_some() {
+        note_advanced(sim, pod, partner);
+    }
     let is_advanced = advanced.is_some();
     if let Some(floors) = advanced {
         commit(sim, pod, Changes::default(), Some(floors), writer).await?;
     }
     answer.give(&mut sim.world(), is_advanced);
     Ok(())
+}
+
+/// Checks that all is here that a partner had, and notes that this pod knows what it knew.
+fn note_advanced(sim: &Sim, pod: usize, partner: &Snapshot) {
+    let mut world = sim.world();
+    let world = &mut *world;
+    let it = &mut world.pods[pod];
+    let (Some(manager), false) = (&mut it.manager, it.store.is_changed()) else {
+        return;
+    };
+    let held: Vec<_> = it.store.scan().collect();
+    let covered = |version| manager.table.floors().covers(version, &manager.clock);
+    let known = it.store.known_mut();
+    let (told, checked) = world
+        .oracle
+        .advances(known, held.into_iter(), covered, partner);
+    manager.told = manager.told.max(told);
+    world.hold(checked);
 }
 
 async fn tend(sim: &Sim, pod: usize, evidence: &Evidence) -> Result<(), Refused> {
@@ -616,7 +646,13 @@ async fn tend(sim: &Sim, pod: usize, evidence: &Evidence) -> Result<(), Refused>
             // Of its own earlier ids nobody else may ever have heard that they ended.
             |id| table.holds_of(id) || opening.retired.contains(&id),
         );
-        floors.tend(evidence, &me, AGES, table_says, clock, writer.wall)
+        let before = floors.ids().clone();
+        let tended = floors.tend(evidence, &me, AGES, table_says, clock, writer.wall);
+        let forgotten = before.iter().filter(|(id, _)| !floors.ids().knows(*id));
+        for (id, _) in forgotten {
+            world.oracle.forgets(id);
+        }
+        tended
     };
     sim.world().say(|| {
         let published = tended.publication.as_ref().map(|it| (it.floor, it.since));
@@ -667,12 +703,14 @@ fn note_collected(sim: &Sim, pod: usize, due: &[Key]) {
     let mut world = sim.world();
     let world = &mut *world;
     world.say(|| format!("pod {pod}: tombstones leave: {due:?}"));
-    let Some(manager) = &world.pods[pod].manager else {
+    let it = &world.pods[pod];
+    let Some(manager) = &it.manager else {
         return;
     };
     let ids = manager.table.floors().ids();
-    let known: std::collections::BTreeSet<_> = ids.iter().map(|(id, _)| id).collect();
-    let cluster = world.pods[pod].cluster;
+    let mut known = world.oracle.heard(&it.store.data().known);
+    known.extend(ids.iter().map(|(id, _)| id));
+    let cluster = it.cluster;
     let opened = |it: &&Pod| {
         let origin = it.store.origin();
         it.cluster == cluster && origin.is_some_and(|origin| !known.contains(&origin))
@@ -728,6 +766,7 @@ async fn start_over(sim: &Sim, pod: usize) -> Result<(), Refused> {
             opening,
             table,
             clock,
+            told: Reading::default(),
             is_over: false,
         });
         if let Some(sync) = &mut it.sync {

@@ -10,7 +10,8 @@ use peer_table::feed::{Revision, Via};
 use peer_table::floors::{Evidence, Publication, Replicas, Snapshot, Storage};
 use peer_table::table::{Precondition, SessionId};
 use peer_table::{
-    Clock, ClusterId, Contact, Entry, FingerprintKey, Key, Opening, OriginId, Table, WallTime,
+    Clock, ClusterId, Contact, Entry, FingerprintKey, Key, Opening, OriginId, Reading, Table,
+    WallTime,
 };
 
 use crate::history::Program;
@@ -71,6 +72,8 @@ pub(crate) struct Manager {
     pub(crate) table: Table,
     /// The clock.
     pub(crate) clock: Clock,
+    /// The highest reading of what exchanges have told it of.
+    pub(crate) told: Reading,
     /// Whether the store is being opened anew.
     pub(crate) is_over: bool,
 }

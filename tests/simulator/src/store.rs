@@ -52,6 +52,11 @@ impl SimStore {
         &self.data
     }
 
+    /// What it has had and what it was told.
+    pub(crate) const fn known_mut(&mut self) -> &mut Known {
+        &mut self.data.known
+    }
+
     /// The id of its last opening.
     pub(crate) fn origin(&self) -> Option<OriginId> {
         self.data.opening.as_ref().map(|opening| opening.origin)
@@ -228,7 +233,7 @@ impl SimStore {
     /// these say: what the other had let go of, and its floors, stay there.
     pub(crate) fn swap(&mut self, other: Option<(Data, Draw)>) {
         let data = other.map_or_else(Data::default, |(mut data, draw)| {
-            data.known.0.retain(|key, _| data.records.contains_key(key));
+            data.known.keep(|key| data.records.contains_key(key));
             Data {
                 opening: Some(Opening::first(draw)),
                 ..data

@@ -591,7 +591,7 @@ pub(crate) fn unstored(pod: &crate::pod::Pod, manager: &Manager) -> Option<Key> 
     if pod.store.is_changed() {
         return None;
     }
-    let known = &pod.store.data().known.0;
+    let known = &pod.store.data().known.newest;
     manager
         .table
         .rows_after(None, usize::MAX)
@@ -654,6 +654,8 @@ pub(crate) fn send(
     let answer = Answer::new();
     let mut world = sim.world();
     let network = world.setting.network;
+    let way = world.addresses.get(to).map(|to| (from, *to));
+    let slow_ms = way.and_then(|way| world.slow.get(&way).copied());
     let copies = if world.quiet {
         1
     } else if random.chance(network.loss) {
@@ -667,6 +669,9 @@ pub(crate) fn send(
         let (sim, to, request) = (sim.clone(), to.clone(), request.to_vec());
         let (answer, mut random) = (answer.clone(), random.fork());
         world.spawn(None, async move {
+            if let Some(ms) = slow_ms {
+                sim.sleep(ms).await;
+            }
             let Some(request) = hop(&sim, request, &mut random).await else {
                 return;
             };
@@ -765,6 +770,11 @@ fn answered(sim: &Sim, world: &mut World, pod: usize, report: RespondReport) {
         world.say(|| format!("pod {pod}: {refusal}"));
     }
     if let Some(partner) = report.partner {
+        let moves = report.refused.is_none() && report.ask == "swap";
+        if moves && !world.oracle.has_liar {
+            // Two between whom records move know of each other.
+            world.pods[pod].store.known_mut().hears(partner.origin);
+        }
         let now = world.pods[pod].uptime(world.now_ms);
         if let Some(sync) = &mut world.pods[pod].sync {
             sync.book.heard(&partner, report.partner_digest, now);

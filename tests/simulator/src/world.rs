@@ -63,6 +63,8 @@ pub(crate) struct World {
     pub(crate) addresses: BTreeMap<Address, usize>,
     /// Pods that are parted from the others.
     pub(crate) parted: Option<u64>,
+    /// For how many milliseconds what one pod asks of another is under way before all else.
+    pub(crate) slow: BTreeMap<(usize, usize), u64>,
     /// Whether faults have ended.
     pub(crate) quiet: bool,
     /// What is known of all writes.
@@ -171,6 +173,7 @@ impl Sim {
             pods: Vec::new(),
             addresses: BTreeMap::new(),
             parted: None,
+            slow: BTreeMap::new(),
             quiet: false,
             oracle: Oracle::default(),
             due: BinaryHeap::new(),

@@ -1,6 +1,6 @@
 //! The simulator itself: that a seed says it all, and what its histories must be able to show.
 
-use udht_simulator::{Event, History, Setting, Step, run};
+use udht_simulator::{Event, Family, History, Setting, Step, run};
 
 /// Half an hour, in milliseconds.
 const HALF_HOUR_MS: u64 = 30 * 60 * 1_000;
@@ -37,6 +37,17 @@ fn a_seed_says_all_that_happens() {
         let [first, second] = [false, true].map(|told| run(&History::draw(seed), told));
         assert_eq!(first.trace, second.trace, "seed {seed}");
         assert_eq!(first.violation, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_seed_says_all_that_happens_in_each_family() {
+    for family in Family::ALL {
+        for seed in 0..4 {
+            let [first, second] = [false, true].map(|told| run(&(family.draw)(seed), told));
+            assert_eq!(first.trace, second.trace, "{} {seed}", family.name);
+            assert_eq!(first.violation, None, "{} {seed}", family.name);
+        }
     }
 }
 
