@@ -11,6 +11,12 @@ mod records;
 mod report;
 mod shipping;
 
+mod exchange;
+mod pairs;
+mod rest;
+mod spread;
+mod watchers;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -66,6 +72,21 @@ const GROUPS: &[Group] = &[
         name: "shipping",
         about: "the records that differ: bytes and CPU, beside JSON",
         run: shipping::run,
+    },
+    Group {
+        name: "spread",
+        about: "real pairs: when a change is visible in all pods, and what that takes",
+        run: spread::run,
+    },
+    Group {
+        name: "rest",
+        about: "real pairs at rest: memory, CPU and bytes sent",
+        run: rest::run,
+    },
+    Group {
+        name: "exchange",
+        about: "whole exchanges between two real pairs, plain and with TLS",
+        run: exchange::run,
     },
 ];
 
