@@ -16,7 +16,6 @@ use serde_json::json;
 use tempfile::TempDir;
 use udht_tests::http;
 use udht_tests::pod::{Cluster, ClusterOptions, Pod};
-use udht_tests::process::PATIENCE;
 use ureq::Agent;
 
 use crate::records::Records;
@@ -25,6 +24,8 @@ use crate::records::Records;
 pub(crate) const CLUSTER: &str = "bench";
 /// What a certificate of it bears.
 const NAME: &str = "bench.udht.internal";
+/// How long tables may take to become equal: a million records on a machine with much else to do.
+const PATIENCE: Duration = Duration::from_mins(10);
 /// Between two looks at what takes a while.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -203,13 +204,21 @@ pub(crate) fn cpu_of_pair(pod: &Pod) -> Result<Duration> {
     processes.map(|process| cpu_of(process.id())).sum()
 }
 
-/// The resident memory of the processes of a pod, in bytes, as the kernel tells: what they share
-/// with those of other pods, such as the program itself, is counted for each.
-pub(crate) fn resident_of_pair(pod: &Pod) -> Result<u64> {
+/// What `/proc/PID/status` says of the memory of both processes of a pod in this field, in bytes.
+/// Pages that they share with those of other pods, such as the program's, are counted for each.
+pub(crate) fn memory_of_pair(pod: &Pod, field: &str) -> Result<u64> {
     let processes = [&pod.manager, &pod.sync].into_iter().flatten();
-    processes
-        .map(udht_tests::process::Process::resident_bytes)
-        .sum()
+    let sizes = processes.map(|process| {
+        let path = format!("/proc/{}/status", process.id());
+        let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+        let kib: u64 = kib
+            .with_context(|| format!("no {field} in {path}"))?
+            .parse()?;
+        Ok(kib * 1024)
+    });
+    sizes.sum()
 }
 
 #[cfg(test)]
