@@ -5,12 +5,17 @@
 //! in which it has grown fails.
 
 mod counts;
+mod exchange;
 mod finding;
 mod measure;
+mod pairs;
 mod records;
 mod report;
+mod rest;
 mod scale;
 mod shipping;
+mod spread;
+mod watchers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,6 +75,21 @@ const GROUPS: &[Group] = &[
         name: "shipping",
         about: "the records that differ: bytes and CPU, beside JSON",
         run: shipping::run,
+    },
+    Group {
+        name: "spread",
+        about: "real pairs: when a change is visible in all pods, and what that takes",
+        run: spread::run,
+    },
+    Group {
+        name: "rest",
+        about: "real pairs at rest: memory, CPU and bytes sent",
+        run: rest::run,
+    },
+    Group {
+        name: "exchange",
+        about: "whole exchanges between two real pairs, plain and with TLS",
+        run: exchange::run,
     },
     Group {
         name: "scale",
