@@ -60,6 +60,7 @@ kill: setup ## rounds of kill -9 under load, with each store: ROUNDS=.. STORE=..
 		$(if $(SEED),--seed $(SEED))
 
 bench: setup ## every number beside its goal and something real: QUICK=1 the counts alone, ONLY=GROUP; BENCH_ARGS="--list"
+	@.ci/setup wrk
 	@cargo build --quiet --release -p udht-manager -p udht-sync -p udht-bench --bins
 	@mkdir -p "$(TARGET_DIR)/bench"
 	@"$(TARGET_DIR)/release/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick) \

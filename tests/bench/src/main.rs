@@ -11,6 +11,14 @@ mod records;
 mod report;
 mod shipping;
 
+mod alone;
+mod fan_out;
+mod load;
+mod merging;
+mod open_loop;
+mod requests;
+mod start;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -66,6 +74,21 @@ const GROUPS: &[Group] = &[
         name: "shipping",
         about: "the records that differ: bytes and CPU, beside JSON",
         run: shipping::run,
+    },
+    Group {
+        name: "requests",
+        about: "reads and writes through manager, beside the same of its Redis",
+        run: requests::run,
+    },
+    Group {
+        name: "merging",
+        about: "merging what comes from a peer, beside writing it without comparing anything",
+        run: merging::run,
+    },
+    Group {
+        name: "start",
+        about: "ready after a start, beside HGETALL, and what a neighbour on that Redis feels of it",
+        run: start::run,
     },
 ];
 
