@@ -61,6 +61,7 @@ kill: setup ## rounds of kill -9 under load, with each store: ROUNDS=.. STORE=..
 
 # A count is the same in every build, so the quick ones are taken with what `make test` built.
 bench: setup ## every number beside its goal and something real: QUICK=1 the counts alone, ONLY=GROUP; BENCH_ARGS="--list"
+	@$(if $(QUICK),,.ci/setup wrk)
 	@cargo build $(if $(QUICK),--workspace --bins --tests,--release -p udht-manager -p udht-sync -p udht-bench --bins)
 	@mkdir -p "$(TARGET_DIR)/bench"
 	@"$(TARGET_DIR)/$(if $(QUICK),debug,release)/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick) \

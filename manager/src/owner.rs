@@ -40,6 +40,7 @@ use self::floors::FloorsCommand;
 pub use self::floors::{ReplicasView, Tending};
 pub use self::pod::BindRefused;
 use self::pod::{Kept, known_as};
+use self::read::{QUEUE_READS_MAX, Read};
 use self::task::Doubt;
 use crate::config::{PodArgs, Storage};
 use crate::metrics::Metrics;
@@ -273,10 +274,17 @@ impl Shared {
 pub struct Owner {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
+    reads: mpsc::Sender<Read>,
 }
 
 /// The task that owns the table; it ends when the last [`Owner`] is gone.
 pub struct OwnerTask {
+    work: Work,
+    reading: read::Reading,
+}
+
+/// What is done to the table.
+struct Work {
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
     clock: Clock,
@@ -339,21 +347,22 @@ pub async fn open(
         metrics,
     });
     let (sender, receiver) = mpsc::channel(QUEUE_COMMANDS_MAX);
-    let task = OwnerTask {
+    let (reads, waiting) = mpsc::channel(QUEUE_READS_MAX);
+    let work = Work {
         shared: Arc::clone(&shared),
         commands: receiver,
         clock,
         doubt: None,
         said: None,
     };
-    task.publish_figures();
-    Ok((
-        Owner {
-            shared,
-            commands: sender,
-        },
-        task,
-    ))
+    work.publish_figures();
+    let reading = read::Reading::new(&shared, waiting, &sender);
+    let owner = Owner {
+        shared,
+        commands: sender,
+        reads,
+    };
+    Ok((owner, OwnerTask { work, reading }))
 }
 
 /// What the table of one opening is made of.

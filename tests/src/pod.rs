@@ -92,13 +92,20 @@ const JOINED_WITHIN: Duration = Duration::from_secs(30);
 impl Cluster {
     /// Makes `count` pods with their stores in `folder`, and starts them.
     pub fn start(folder: &Path, count: usize, options: &ClusterOptions) -> Result<Self> {
+        let mut cluster = Self::set_up(folder, count, options)?;
+        cluster.pods.iter_mut().try_for_each(Pod::start)?;
+        Ok(cluster)
+    }
+
+    /// Makes `count` pods with their stores in `folder`, and starts nothing yet.
+    pub fn set_up(folder: &Path, count: usize, options: &ClusterOptions) -> Result<Self> {
         let addresses = free_addresses(count)?;
         let others: Vec<_> = addresses
             .iter()
             .map(|address| format!("{address}:{EXCHANGE_PORT}"))
             .collect();
         let discovery = format!("fixed:{}", others.join(","));
-        let mut pods: Vec<_> = addresses
+        let pods = addresses
             .into_iter()
             .enumerate()
             .map(|(place, address)| Pod {
@@ -115,9 +122,6 @@ impl Cluster {
                 sync: None,
             })
             .collect();
-        for pod in &mut pods {
-            pod.start()?;
-        }
         Ok(Self { pods })
     }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::floors::FloorsCommand;
 use super::task::Doubt;
-use super::{Owner, OwnerError, OwnerTask, wall_now};
+use super::{Owner, OwnerError, Work, wall_now};
 use crate::store::{Commit, StoreError, Stored};
 
 /// Records that are written anew in one transaction at the most.
@@ -69,7 +69,7 @@ impl Owner {
     }
 }
 
-impl OwnerTask {
+impl Work {
     pub(super) async fn heal_clock(&mut self) -> Result<usize, OwnerError> {
         let shared = Arc::clone(&self.shared);
         let now = wall_now();

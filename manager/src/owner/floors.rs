@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::pod::known_as;
 use super::task::{AnyAnswer, Doubt};
-use super::{Answer, Command, Current, Owner, OwnerError, OwnerTask, Shared, spec, wall_now};
+use super::{Answer, Command, Current, Owner, OwnerError, Shared, Work, spec, wall_now};
 use crate::metrics::FloorsFigures;
 use crate::store::{Commit, StoreError, draw};
 
@@ -263,7 +263,7 @@ impl Shared {
     }
 }
 
-impl OwnerTask {
+impl Work {
     pub(super) async fn floors(&mut self, command: FloorsCommand) {
         match command {
             FloorsCommand::Snapshot(answer) => {

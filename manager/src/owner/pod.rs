@@ -15,7 +15,7 @@ use tokio::task::yield_now;
 use uuid::Uuid;
 
 use super::task::{AnyAnswer, Doubt};
-use super::{Answer, Command, Operation, Owner, OwnerError, OwnerTask, Shared, Write, WriteError};
+use super::{Answer, Command, Operation, Owner, OwnerError, Shared, Work, Write, WriteError};
 use crate::config::Storage;
 use crate::store::{Commit, Opening, StoreError};
 
@@ -148,7 +148,7 @@ impl Owner {
     }
 }
 
-impl OwnerTask {
+impl Work {
     pub(super) async fn bind(
         &mut self,
         binding: Binding,

@@ -1,10 +1,83 @@
 //! Reading: which records there are says the index, what they say the store.
+//!
+//! Reads of single records share calls of the store: while one is under way, those that come in
+//! gather for the next. A call for fifty records costs manager and store little more than one for one.
+
+use std::sync::Arc;
 
 use peer_table::contract::{BatchBuilder, Records};
 use peer_table::{Entry, Fingerprint, Key, Version};
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Command, Current, Owner, OwnerError, PAGE_RECORDS, Shared};
-use crate::store::Stored;
+use super::{Answer, Command, Current, Owner, OwnerError, PAGE_RECORDS, Shared};
+use crate::store::{StoreError, Stored};
+
+/// Reads of single records that wait for the next call of the store; more wait at their senders.
+pub(super) const QUEUE_READS_MAX: usize = 1_024;
+/// How many of them share one call.
+const READS_AT_ONCE: usize = 256;
+
+/// A read of one record, which has this version at least.
+pub(super) struct Read {
+    key: Key,
+    version: Version,
+    answer: Answer<Option<Entry>>,
+}
+
+/// Does the reads of single records.
+pub(super) struct Reading {
+    shared: Arc<Shared>,
+    reads: mpsc::Receiver<Read>,
+    /// Those of the [`Owner`] go on as long as there is one.
+    commands: mpsc::WeakSender<Command>,
+}
+
+impl Reading {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        reads: mpsc::Receiver<Read>,
+        commands: &mpsc::Sender<Command>,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            reads,
+            commands: commands.downgrade(),
+        }
+    }
+
+    /// Reads until every handle is gone.
+    pub(super) async fn run(mut self) {
+        let mut waiting = Vec::with_capacity(READS_AT_ONCE);
+        while self.reads.recv_many(&mut waiting, READS_AT_ONCE).await > 0 {
+            let rows = waiting.iter().map(|read| (read.key.clone(), read.version));
+            match self.shared.read(rows.collect()).await {
+                Ok(Found { records, wrong, .. }) => {
+                    for (read, record) in waiting.drain(..).zip(records) {
+                        // Who stopped waiting does not need the answer.
+                        let _ = read.answer.send(Ok(record.map(|(_, entry)| entry)));
+                    }
+                    if let Some(commands) = self.commands.upgrade() {
+                        correct(&commands, wrong);
+                    }
+                }
+                Err(error) => {
+                    let error = Arc::new(error);
+                    for read in waiting.drain(..) {
+                        let _ = read.answer.send(Err(OwnerError::Store(Arc::clone(&error))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Has the index compared with what is stored under these keys.
+fn correct(commands: &mpsc::Sender<Command>, wrong: Vec<Key>) {
+    if !wrong.is_empty() {
+        // If the queue is full, the next reader finds it too.
+        let _ = commands.try_send(Command::Correct(wrong));
+    }
+}
 
 impl Owner {
     /// The live record of `key`.
@@ -17,8 +90,16 @@ impl Owner {
         let Some(version) = version else {
             return Ok(None);
         };
-        let mut found = self.read(vec![(key.clone(), version)]).await?;
-        Ok(found.pop().map(|(_, entry)| entry).filter(Entry::is_live))
+        let (answer, answered) = oneshot::channel();
+        let read = Read {
+            key: key.clone(),
+            version,
+            answer,
+        };
+        let sent = self.reads.send(read).await;
+        sent.map_err(|_| OwnerError::Stopped)?;
+        let entry = answered.await.map_err(|_| OwnerError::Stopped)??;
+        Ok(entry.filter(Entry::is_live))
     }
 
     /// The next live records in the order of their keys, at most [`PAGE_RECORDS`] and `limit`, and
@@ -54,29 +135,10 @@ impl Owner {
         Ok(())
     }
 
-    /// The records of those of `rows` that the store has and that read back. The store has at least
-    /// the version in the row; where it has not, it is not what it was, or the row is wrong.
     async fn read(&self, rows: Vec<(Key, Version)>) -> Result<Vec<(Key, Entry)>, OwnerError> {
-        if rows.is_empty() {
-            return Ok(Vec::new());
-        }
-        let shared = &self.shared;
-        let keys: Vec<_> = rows.iter().map(|(key, _)| key.clone()).collect();
-        let call = shared.store.get_many(&shared.table_name, &keys);
-        let stored = shared.metrics.store("read", call).await?;
-        let Found {
-            records,
-            wrong,
-            is_behind,
-        } = shared.found(rows, stored);
-        if is_behind {
-            shared.store.check().await?;
-        }
-        if !wrong.is_empty() {
-            // If the queue is full, the next reader finds it too.
-            let _ = self.commands.try_send(Command::Correct(wrong));
-        }
-        Ok(records)
+        let Found { records, wrong, .. } = self.shared.read(rows).await?;
+        correct(&self.commands, wrong);
+        Ok(records.into_iter().flatten().collect())
     }
 
     /// The records that have these fingerprints, tombstones too, as far as one batch goes.
@@ -124,8 +186,10 @@ fn live_rows(
 }
 
 /// What a store has of the rows of an index.
+#[derive(Default)]
 pub(super) struct Found {
-    pub(super) records: Vec<(Key, Entry)>,
+    /// Of each row, if it is there and reads back.
+    pub(super) records: Vec<Option<(Key, Entry)>>,
     /// Keys under which there is something else than the index says.
     pub(super) wrong: Vec<Key>,
     /// Whether something is missing or older, which a store that is as it was left has not.
@@ -133,6 +197,22 @@ pub(super) struct Found {
 }
 
 impl Shared {
+    /// The records of those of `rows` that the store has and that read back. The store has at least
+    /// the version in the row; where it has not, it is not what it was, or the row is wrong.
+    async fn read(&self, rows: Vec<(Key, Version)>) -> Result<Found, StoreError> {
+        if rows.is_empty() {
+            return Ok(Found::default());
+        }
+        let keys: Vec<_> = rows.iter().map(|(key, _)| key.clone()).collect();
+        let call = self.store.get_many(&self.table_name, &keys);
+        let stored = self.metrics.store("read", call).await?;
+        let found = self.found(rows, stored);
+        if found.is_behind {
+            self.store.check().await?;
+        }
+        Ok(found)
+    }
+
     pub(super) fn found(&self, rows: Vec<(Key, Version)>, stored: Vec<Option<Stored>>) -> Found {
         let mut found = Found {
             records: Vec::with_capacity(rows.len()),
@@ -140,20 +220,21 @@ impl Shared {
             is_behind: false,
         };
         for ((key, version), stored) in rows.into_iter().zip(stored) {
-            match stored {
-                Some(Stored::Entry(entry)) if entry.version >= version => {
-                    found.records.push((key, entry));
-                }
+            let record = match stored {
+                Some(Stored::Entry(entry)) if entry.version >= version => Some((key, entry)),
                 Some(Stored::Corrupt(problem)) => {
                     self.metrics.corrupt.inc();
                     tracing::warn!(%key, %problem, "a stored record cannot be read");
                     found.wrong.push(key);
+                    None
                 }
                 Some(Stored::Entry(_)) | None => {
                     found.is_behind = true;
                     found.wrong.push(key);
+                    None
                 }
-            }
+            };
+            found.records.push(record);
         }
         found
     }

@@ -15,8 +15,8 @@ use peer_table::{Binding, ClusterId, Entry, Key, OriginId, Reading, StoreId, Ver
 use super::load::open_anew;
 use super::pod::{BindRefused, Kept};
 use super::{
-    Answer, Command, MergedRecords, Operation, OwnerError, OwnerTask, Write, WriteError, Written,
-    put, wall_now,
+    Answer, Command, MergedRecords, Operation, OwnerError, OwnerTask, Work, Write, WriteError,
+    Written, put, wall_now,
 };
 use crate::store::{Commit, StoreError, Stored};
 
@@ -57,7 +57,22 @@ impl Command {
 
 impl OwnerTask {
     /// Serves commands until every handle is gone, or the store says that only a new start helps.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
+        let Self { work, reading } = self;
+        let reading = async {
+            reading.run().await;
+            // What is written goes on.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = work.run() => {}
+            () = reading => {}
+        }
+    }
+}
+
+impl Work {
+    async fn run(mut self) {
         let store = Arc::clone(&self.shared.store);
         let mut changed = store.changed();
         loop {
@@ -214,7 +229,7 @@ impl OwnerTask {
             shared.store.check().await?;
         }
         wrong.extend(found.wrong);
-        Ok((found.records.into_iter().collect(), wrong))
+        Ok((found.records.into_iter().flatten().collect(), wrong))
     }
 
     /// Brings the index in line with what is stored under `keys`. What it loses by that, the next

@@ -83,11 +83,8 @@ pub struct InvalidVersion;
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-", self.reading.0)?;
-        self.origin
-            .as_bytes()
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))
+        let origin = u128::from_be_bytes(*self.origin.as_bytes());
+        write!(f, "{:016x}-{origin:032x}", self.reading.0)
     }
 }
 

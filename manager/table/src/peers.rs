@@ -105,11 +105,9 @@ pub fn check_content(_key: &Key, content: &[u8]) -> Result<(), InvalidContent> {
     Said::from_content(content).map(drop)
 }
 
-/// When the record of this content was created; `None` if it is no content of this table.
+/// When the record of this content was created; `None` if it is no content of any table.
 pub fn created_at(content: &Content) -> Option<WallTime> {
-    Said::from_content(content.as_bytes())
-        .ok()
-        .map(|said| said.created_at)
+    stored::created_at(content.as_bytes())
 }
 
 /// Which peers a reader asks for: those that match all that is given.

@@ -4,17 +4,24 @@
 //! on the machine (bytes, round trips, messages) is also kept in `tests/bench/counts.json`, and a run
 //! in which it has grown fails.
 
+mod alone;
 mod counts;
 mod exchange;
+mod fan_out;
 mod finding;
+mod load;
 mod measure;
+mod merging;
+mod open_loop;
 mod pairs;
 mod records;
 mod report;
+mod requests;
 mod rest;
 mod scale;
 mod shipping;
 mod spread;
+mod start;
 mod watchers;
 
 use std::path::PathBuf;
@@ -95,6 +102,21 @@ const GROUPS: &[Group] = &[
         name: "scale",
         about: "messages, bytes and hops in clusters of up to 10,000 pods, counted",
         run: scale::run,
+    },
+    Group {
+        name: "requests",
+        about: "reads and writes through manager, beside the same of its Redis",
+        run: requests::run,
+    },
+    Group {
+        name: "merging",
+        about: "merging what comes from a peer, beside writing it without comparing anything",
+        run: merging::run,
+    },
+    Group {
+        name: "start",
+        about: "ready after a start, beside HGETALL, and what a neighbour on that Redis feels of it",
+        run: start::run,
     },
 ];
 

@@ -425,6 +425,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Does something before each request arrives; it is told how many came before it.
+    #[must_use]
     pub fn before(self, before: impl Fn(usize) + Send + Sync + 'a) -> Self {
         Self {
             before: Box::new(before),
@@ -433,6 +434,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Changes each response, given how many there were before, and its request.
+    #[must_use]
     pub fn tamper(
         self,
         tamper: impl Fn(usize, Request, Response) -> Vec<u8> + Send + Sync + 'a,
@@ -444,6 +446,7 @@ impl<'a> Wire<'a> {
     }
 
     /// Lets the replica at the other end understand other versions of the protocol.
+    #[must_use]
     pub fn understood(self, understood: Protocols) -> Self {
         Self { understood, ..self }
     }

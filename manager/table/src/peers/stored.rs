@@ -35,6 +35,19 @@ struct StoredPeer {
     created_at_ms: u64,
 }
 
+/// Of all that, only when the record was created.
+#[derive(Clone, PartialEq, Message)]
+struct Creation {
+    #[prost(uint64, tag = "9")]
+    created_at_ms: u64,
+}
+
+/// When the record of a content was created; nothing else of it is read.
+pub(super) fn created_at(content: &[u8]) -> Option<WallTime> {
+    let creation = Creation::decode(content).ok()?;
+    Some(WallTime::from_millis(creation.created_at_ms))
+}
+
 /// A content that was read and keeps the bounds.
 pub(super) struct Said {
     pub(super) name: String,
