@@ -76,19 +76,19 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
 
 /// All differences in tables of one size; gives the CPU of finding 15.
 fn of_size(report: &mut Report, records: usize) -> Result<Figure> {
-    let mut pair = Pair::equal(records)?;
+    let mut pair = Pair::equal(records);
     let mut cpu_of_15 = Figure::new(f64::NAN, Unit::Seconds);
     for (by, times) in DIFFERENCES {
         let (mut cpu, mut other_cpu) = (Times::default(), Times::default());
         let (mut ours, mut other) = (Vec::new(), Vec::new());
         for time in 0..times {
-            let given = pair.give(by)?;
+            let given = pair.give(by);
             if time < OTHER_TIMES {
                 let found = pair.negentropy(&given)?;
                 other_cpu.add(found.cpu);
                 other.push(found);
             }
-            let (exchanged, found) = pair.exchange(given)?;
+            let (exchanged, found) = pair.exchange(&given)?;
             cpu.add(found);
             ours.push(exchanged);
         }
@@ -164,8 +164,8 @@ fn against_dumps(report: &mut Report, records: usize, ours: &[Exchanged]) -> Res
 
 /// One side has all, the other nothing.
 fn one_side_empty(report: &mut Report, records: usize) -> Result<()> {
-    let full = Pair::equal(records)?;
-    let empty = Pair::equal(0)?;
+    let full = Pair::equal(records);
+    let empty = Pair::equal(0);
     let pair = Pair {
         theirs: empty.theirs,
         ..full
@@ -207,11 +207,11 @@ fn one_side_empty(report: &mut Report, records: usize) -> Result<()> {
 /// Up to 50 differences are found in one round trip, for little.
 fn up_to_50(report: &mut Report) -> Result<()> {
     const TIMES: usize = 300;
-    let mut pair = Pair::equal(1_000)?;
+    let mut pair = Pair::equal(1_000);
     let (mut more, mut bytes) = (Vec::new(), Vec::new());
     for time in 0..TIMES {
-        let given = pair.give(1 + time % 50)?;
-        let (exchanged, _) = pair.exchange(given)?;
+        let given = pair.give(1 + time % 50);
+        let (exchanged, _) = pair.exchange(&given)?;
         let is_at_once = exchanged.find.round_trips == 1;
         more.push(u64::from(!is_at_once));
         if is_at_once {
@@ -237,11 +237,11 @@ fn up_to_50(report: &mut Report) -> Result<()> {
 /// From 1,000 differences on, the bytes are in proportion to them.
 fn from_1_000(report: &mut Report) -> Result<()> {
     for (by, times) in [(1_000, 40), (5_000, 20), (20_000, 10)] {
-        let mut pair = Pair::equal(100_000)?;
+        let mut pair = Pair::equal(100_000);
         let (mut bytes, mut trips) = (Vec::new(), Vec::new());
         for _ in 0..times {
-            let given = pair.give(by)?;
-            let (exchanged, _) = pair.exchange(given)?;
+            let given = pair.give(by);
+            let (exchanged, _) = pair.exchange(&given)?;
             bytes.push(exchanged.find.bytes());
             trips.push(exchanged.find.round_trips);
         }
@@ -265,7 +265,7 @@ fn from_1_000(report: &mut Report) -> Result<()> {
 
 impl Pair {
     /// Two equal tables of `records` records.
-    fn equal(records: usize) -> Result<Self> {
+    fn equal(records: usize) -> Self {
         const PART: usize = 10_000;
         let mut pair = Self {
             ours: Replica::new(1),
@@ -281,11 +281,11 @@ impl Pair {
             pair.theirs.load(&part);
             pair.common.extend(items(&part));
         }
-        Ok(pair)
+        pair
     }
 
     /// Gives each side a half of so many new records.
-    fn give(&mut self, by: usize) -> Result<Given> {
+    fn give(&mut self, by: usize) -> Given {
         let records: Vec<_> = self.fresh.by_ref().take(by).collect();
         let given = Given {
             records,
@@ -293,11 +293,11 @@ impl Pair {
         };
         self.ours.load(given.ours());
         self.theirs.load(given.theirs());
-        Ok(given)
+        given
     }
 
     /// Makes them equal; with what both sides used of the processor until the difference was found.
-    fn exchange(&mut self, given: Given) -> Result<(Exchanged, Duration)> {
+    fn exchange(&mut self, given: &Given) -> Result<(Exchanged, Duration)> {
         let settled = self.settle()?;
         self.common.extend(items(&given.records));
         Ok(settled)
@@ -318,7 +318,7 @@ impl Pair {
         // The first request after those by which the difference was found ships records.
         let find = usize::try_from(exchanged.find.round_trips)?;
         let found = asked.get(find).copied().unwrap_or(after);
-        Ok((exchanged, found - before))
+        Ok((exchanged, found.saturating_sub(before)))
     }
 
     /// Has `negentropy` find the same difference.
@@ -396,7 +396,7 @@ fn negentropy(
         bytes += u64::try_from(query.len() + answer.len())?;
         next = client.reconcile_with_ids(&answer, &mut have, &mut need)?;
     }
-    let cpu = thread_cpu() - before;
+    let cpu = thread_cpu().saturating_sub(before);
     let found = have.len() + need.len();
     ensure!(
         found == differences,

@@ -27,7 +27,7 @@ impl Times {
     pub(crate) fn cpu_of<T>(&mut self, measured: impl FnOnce() -> T) -> T {
         let before = thread_cpu();
         let result = measured();
-        self.add(thread_cpu() - before);
+        self.add(thread_cpu().saturating_sub(before));
         result
     }
 
