@@ -23,7 +23,7 @@ use udht_sync::config::{Bounds, EndsArgs};
 use udht_sync::node::Node;
 use udht_tests::pod::Part;
 
-use crate::measure::Times;
+use crate::measure::{Samples, Times};
 use crate::pairs::{self, CLUSTER, Pairs, Secured, cpu_of};
 use crate::report::{Figure, Goal, Report, Row, Unit};
 
@@ -102,7 +102,7 @@ fn add(report: &mut Report, name: &str, words: &str, bytes: u64, [tls, plain]: [
 /// Exchanges of equal tables, one after the other over connections that stay.
 fn kept_alive(report: &mut Report, runtime: &Runtime, ends: [&Ends; 2]) -> Result<()> {
     let (turns, exchanges) = EQUAL;
-    let mut took = [const { Vec::new() }; 2];
+    let mut took = [const { Samples::new() }; 2];
     let mut cpu = [Duration::ZERO; 2];
     for _ in 0..turns {
         for (place, ends) in ends.iter().enumerate() {
@@ -111,11 +111,11 @@ fn kept_alive(report: &mut Report, runtime: &Runtime, ends: [&Ends; 2]) -> Resul
             for _ in 0..exchanges {
                 ends.exchange(runtime)?;
             }
-            took[place].push(f64::from(exchanges) / begun.elapsed().as_secs_f64());
+            took[place].add(f64::from(exchanges) / begun.elapsed().as_secs_f64());
             cpu[place] += ends.cpu()?.saturating_sub(before);
         }
     }
-    let [plain, tls] = took.map(per_second);
+    let [plain, tls] = took.map(|rates| rates.figure(Unit::PerSecond));
     report.add(
         Row::new(
             "exchange/kept-alive",
@@ -138,16 +138,6 @@ fn kept_alive(report: &mut Report, runtime: &Runtime, ends: [&Ends; 2]) -> Resul
         .beside("plain", plain),
     );
     Ok(())
-}
-
-/// The median of these rates with its quartiles.
-fn per_second(mut rates: Vec<f64>) -> Figure {
-    rates.sort_by(f64::total_cmp);
-    let at = |quarter: usize| rates[(rates.len() - 1) * quarter / 4];
-    Figure {
-        quartiles: Some((at(1), at(3))),
-        ..Figure::new(at(2), Unit::PerSecond)
-    }
 }
 
 impl Ends {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::load::Samples;
+use crate::measure::Samples;
 use crate::open_loop::Protocol;
 
 /// How many changes are made.

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail, ensure};
 use udht_tests::pod::REDIS_PORT;
 
 use crate::alone::Alone;
-use crate::report::{Figure, Unit};
 
 /// How long `redis-benchmark` is to run; it is told so by a number of requests.
 const RUN: Duration = Duration::from_secs(2);
@@ -20,38 +19,6 @@ pub(crate) const FIRST_LARGE_REQUESTS: u32 = 20;
 pub(crate) const DRAWN: &str = "__rand_int__";
 /// What `wrk` sends.
 const SCRIPT: &str = include_str!("wrk.lua");
-
-/// Some figures of one kind.
-#[derive(Clone, Debug)]
-pub(crate) struct Samples(Vec<f64>);
-
-impl Samples {
-    pub(crate) const fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    pub(crate) fn add(&mut self, sample: f64) {
-        self.0.push(sample);
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The median with its quartiles.
-    pub(crate) fn figure(&self, unit: Unit) -> Figure {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = |quarter: usize| {
-            let place = sorted.len().saturating_sub(1) * quarter / 4;
-            sorted.get(place).copied().unwrap_or(f64::NAN)
-        };
-        Figure {
-            quartiles: (sorted.len() > 1).then(|| (at(1), at(3))),
-            ..Figure::new(at(2), unit)
-        }
-    }
-}
 
 /// Makes sure that a program is there.
 pub(crate) fn demand(program: &str, package: &str) -> Result<()> {

@@ -13,14 +13,46 @@ pub(crate) fn thread_cpu() -> Duration {
     Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
 }
 
-/// How long something took each time, in seconds.
+/// Some figures of one kind.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Times(Vec<f64>);
+pub(crate) struct Samples(Vec<f64>);
+
+impl Samples {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn add(&mut self, sample: f64) {
+        self.0.push(sample);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The median with its quartiles.
+    pub(crate) fn figure(&self, unit: Unit) -> Figure {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = |quarter: usize| {
+            let place = sorted.len().saturating_sub(1) * quarter / 4;
+            sorted.get(place).copied().unwrap_or(f64::NAN)
+        };
+        Figure {
+            quartiles: (sorted.len() > 1).then(|| (at(1), at(3))),
+            ..Figure::new(at(2), unit)
+        }
+    }
+}
+
+/// How long something took each time.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Times(Samples);
 
 impl Times {
     /// One more.
     pub(crate) fn add(&mut self, time: Duration) {
-        self.0.push(time.as_secs_f64());
+        self.0.add(time.as_secs_f64());
     }
 
     /// Adds what `measured` takes of this thread's processor time.
@@ -31,24 +63,9 @@ impl Times {
         result
     }
 
-    /// The median with its quartiles; each time was for `many`.
-    pub(crate) fn each(&self, many: u32) -> Figure {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        let many = f64::from(many);
-        let at = |quarter: usize| {
-            let place = sorted.len().saturating_sub(1) * quarter / 4;
-            sorted.get(place).copied().unwrap_or(f64::NAN) / many
-        };
-        Figure {
-            quartiles: (sorted.len() > 1).then(|| (at(1), at(3))),
-            ..Figure::new(at(2), Unit::Seconds)
-        }
-    }
-
     /// The median with its quartiles.
     pub(crate) fn figure(&self) -> Figure {
-        self.each(1)
+        self.0.figure(Unit::Seconds)
     }
 }
 
@@ -62,8 +79,8 @@ mod tests {
         for millis in [5, 1, 2, 3, 4] {
             times.add(Duration::from_millis(millis));
         }
-        let figure = times.each(10);
-        assert!((figure.value - 0.000_3).abs() < 1e-12, "{figure}");
-        assert_eq!(figure.to_string(), "300 us (200 us to 400 us)");
+        let figure = times.figure();
+        assert!((figure.value - 0.003).abs() < 1e-12, "{figure}");
+        assert_eq!(figure.to_string(), "3 ms (2 ms to 4 ms)");
     }
 }

@@ -22,7 +22,7 @@ use redis::Connection;
 use udht_tests::pod::StoreKind;
 
 use crate::alone::{Alone, batches, dated};
-use crate::load::Samples;
+use crate::measure::Samples;
 use crate::records::Records;
 use crate::report::{Figure, Goal, Report, Row, Unit};
 

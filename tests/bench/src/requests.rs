@@ -25,9 +25,9 @@ use udht_tests::pod::{MANAGER_PORT, REDIS_PORT, StoreKind};
 use crate::alone::{Alone, batches, dated};
 use crate::fan_out::FanOut;
 use crate::load::{
-    DRAWN, FIRST_LARGE_REQUESTS, FIRST_REQUESTS, Samples, demand, redis_benchmark, write_requests,
-    wrk,
+    DRAWN, FIRST_LARGE_REQUESTS, FIRST_REQUESTS, demand, redis_benchmark, write_requests, wrk,
 };
+use crate::measure::Samples;
 use crate::open_loop::{Load, Protocol};
 use crate::records::Records;
 use crate::report::{Figure, Goal, Report, Row, Unit};

@@ -18,7 +18,7 @@ use udht_tests::http;
 use udht_tests::pod::{Part, StoreKind};
 
 use crate::alone::{Alone, batches, dated};
-use crate::load::Samples;
+use crate::measure::Samples;
 use crate::records::Records;
 use crate::report::{Figure, Goal, Report, Row, Unit};
 
