@@ -15,7 +15,7 @@ use peer_exchange::Remote;
 use peer_exchange::exchange::{Options, Report as Exchanged, exchange};
 use peer_table::peers::Peer;
 use peer_table::{Entry, Key};
-use udht_replica::{Replica, Wire, now_or_never, peers};
+use udht_replica::{Replica, Setup, Wire, now_or_never, peers};
 
 use crate::measure::{Times, thread_cpu};
 use crate::records::Records;
@@ -268,8 +268,8 @@ impl Pair {
     fn equal(records: usize) -> Self {
         const PART: usize = 10_000;
         let mut pair = Self {
-            ours: Replica::new(1),
-            theirs: Replica::new(2),
+            ours: replica(1),
+            theirs: replica(2),
             common: Vec::with_capacity(records),
             fresh: Records::new(records),
         };
@@ -338,6 +338,15 @@ impl Given {
     fn theirs(&self) -> &[(Key, Entry)] {
         &self.records[self.ours..]
     }
+}
+
+/// An empty replica with room for all that is given to it.
+fn replica(store: u8) -> Replica {
+    let setup = Setup {
+        records_max: 2_000_000,
+        ..Setup::of(store)
+    };
+    setup.replica()
 }
 
 /// The way to the other, which notes when each request was sent.

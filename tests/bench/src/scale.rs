@@ -379,7 +379,7 @@ const HEAD: &str = "\
 
 What a cluster of up to ten thousand pods needs, counted by `make bench ONLY=scale` with the shipped plan of pushes and the
 encoded messages; this page is drawn from that run (`BENCH_ARGS=\"--page docs/scale.md\"`). Payloads only: HTTP adds some 200
-bytes to a message. Times are those of a model; [the README](../README.md) has measured ones, up to 50 pods.
+bytes to a message. Times are those of a model; `make bench ONLY=spread` measures real ones, with up to 50 pods.
 ";
 
 #[expect(clippy::cast_precision_loss, reason = "no count comes near to 2^52")]
