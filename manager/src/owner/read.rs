@@ -199,7 +199,7 @@ pub(super) struct Found {
 impl Shared {
     /// The records of those of `rows` that the store has and that read back. The store has at least
     /// the version in the row; where it has not, it is not what it was, or the row is wrong.
-    async fn read(&self, rows: Vec<(Key, Version)>) -> Result<Found, StoreError> {
+    pub(super) async fn read(&self, rows: Vec<(Key, Version)>) -> Result<Found, StoreError> {
         if rows.is_empty() {
             return Ok(Found::default());
         }
@@ -213,7 +213,7 @@ impl Shared {
         Ok(found)
     }
 
-    pub(super) fn found(&self, rows: Vec<(Key, Version)>, stored: Vec<Option<Stored>>) -> Found {
+    fn found(&self, rows: Vec<(Key, Version)>, stored: Vec<Option<Stored>>) -> Found {
         let mut found = Found {
             records: Vec::with_capacity(rows.len()),
             wrong: Vec::new(),

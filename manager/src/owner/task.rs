@@ -215,19 +215,9 @@ impl Work {
             });
             rows.collect()
         };
-        if rows.is_empty() {
-            return Ok((BTreeMap::new(), wrong));
-        }
         rows.sort_unstable();
         rows.dedup();
-        let shared = &self.shared;
-        let keys: Vec<_> = rows.iter().map(|(key, _)| key.clone()).collect();
-        let call = shared.store.get_many(&shared.table_name, &keys);
-        let stored = shared.metrics.store("read", call).await?;
-        let found = shared.found(rows, stored);
-        if found.is_behind {
-            shared.store.check().await?;
-        }
+        let found = self.shared.read(rows).await?;
         wrong.extend(found.wrong);
         Ok((found.records.into_iter().flatten().collect(), wrong))
     }
