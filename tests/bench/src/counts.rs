@@ -16,18 +16,15 @@ const MARGIN: f64 = 1.02;
 pub(crate) struct Counts(BTreeMap<String, f64>);
 
 impl Counts {
-    /// Those of a file; none if there is no such file.
+    /// Those of a file.
     pub(crate) fn read(file: &Path) -> Result<Self> {
-        match std::fs::read_to_string(file) {
-            Ok(json) => {
-                let counts = serde_json::from_str(&json);
-                counts
-                    .map(Self)
-                    .with_context(|| format!("read {}", file.display()))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("read {}", file.display())),
-        }
+        let hint = "run this in the root of the repository, or name the file with --counts";
+        let json = std::fs::read_to_string(file)
+            .with_context(|| format!("read {}: {hint}", file.display()))?;
+        let counts = serde_json::from_str(&json);
+        counts
+            .map(Self)
+            .with_context(|| format!("{} is no list of counts", file.display()))
     }
 
     /// Takes over those of a report, and leaves those of which it says nothing.

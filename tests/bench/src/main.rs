@@ -145,6 +145,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
             "there is no group {name:?}: --list names those there are"
         );
     }
+    // Before anything is measured: what is wrong with them should not be said minutes later.
+    let mut counts = if arguments.keep_counts && !arguments.counts.exists() {
+        Counts::default()
+    } else {
+        Counts::read(&arguments.counts)?
+    };
     let mut report = Report::new(arguments.quick);
     for group in GROUPS {
         if arguments.only.is_empty() || arguments.only.iter().any(|name| name == group.name) {
@@ -160,7 +166,6 @@ fn run(arguments: &Arguments) -> Result<bool> {
         std::fs::write(file, scale::page(&report))
             .with_context(|| format!("write {}", file.display()))?;
     }
-    let mut counts = Counts::read(&arguments.counts)?;
     if arguments.keep_counts {
         counts.keep(&report);
         counts.write(&arguments.counts)?;

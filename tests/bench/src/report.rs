@@ -97,12 +97,8 @@ impl Figure {
         }
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "no count here comes near to 2^52"
-    )]
     pub(crate) const fn bytes(bytes: u64) -> Self {
-        Self::new(bytes as f64, Unit::Bytes)
+        Self::new(as_float(bytes), Unit::Bytes)
     }
 }
 
@@ -297,6 +293,15 @@ impl Goal {
             format!("{sign} {}", Figure::new(value, row.ours.unit))
         }
     }
+}
+
+/// A count as a figure has it.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "no count here comes near to 2^52"
+)]
+pub(crate) const fn as_float(count: u64) -> f64 {
+    count as f64
 }
 
 /// A ratio with as many digits as it deserves.

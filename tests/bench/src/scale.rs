@@ -21,7 +21,7 @@ use prost::Message;
 use udht_replica::{NOW, Replica, Wire, now_or_never, peers};
 
 use crate::records::Records;
-use crate::report::{Figure, Report, Row, Unit};
+use crate::report::{Figure, Report, Row, Unit, as_float};
 
 /// To how many peers a pod sends a change: the default of `--push-fanout`.
 const FANOUT: usize = 4;
@@ -381,8 +381,3 @@ What a cluster of up to ten thousand pods needs, counted by `make bench ONLY=sca
 encoded messages; this page is drawn from that run (`BENCH_ARGS=\"--page docs/scale.md\"`). Payloads only: HTTP adds some 200
 bytes to a message. Times are those of a model; `make bench ONLY=spread` measures real ones, with up to 50 pods.
 ";
-
-#[expect(clippy::cast_precision_loss, reason = "no count comes near to 2^52")]
-fn as_float(count: u64) -> f64 {
-    count as f64
-}
