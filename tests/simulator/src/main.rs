@@ -25,7 +25,7 @@ struct Args {
     /// Whether each mistake on purpose is to be found.
     mutants: bool,
     /// The mistake that is made instead, by its name.
-    mutant: Option<String>,
+    mutant: Option<&'static str>,
 }
 
 fn main() -> ExitCode {
@@ -67,11 +67,14 @@ impl Args {
             if flag == "--family" {
                 let mut all = Family::ALL.iter();
                 let family = all.find(|family| family.name == text);
-                args.family = *family.ok_or_else(|| format!("there is no family {text:?}"))?;
+                args.family = *family.ok_or_else(|| {
+                    let names: Vec<_> = Family::ALL.iter().map(|family| family.name).collect();
+                    format!("there is no family {text:?}, but {}", names.join(", "))
+                })?;
                 continue;
             }
             if flag == "--mutant" {
-                args.mutant = Some(text);
+                args.mutant = Some(mutant(&text)?);
                 continue;
             }
             let number = number(&text).map_err(|problem| format!("{flag} {text:?}: {problem}"))?;
@@ -175,16 +178,32 @@ fn run_many(args: &Args) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Has this thread make the mistake that was asked for, if this build makes any.
+/// Has this thread make the mistake that was asked for.
 fn make_mistake(args: &Args) {
     #[cfg(udht_mutants)]
-    if let Some(name) = &args.mutant {
-        udht_simulator::mutants::choose(name.clone().leak());
+    if let Some(name) = args.mutant {
+        udht_simulator::mutants::choose(name);
     }
     #[cfg(not(udht_mutants))]
-    if let Some(name) = &args.mutant {
-        println!("this build does not make the mistake {name}: make mutants");
-    }
+    debug_assert_eq!(args.mutant, None, "refused as the flags were read");
+}
+
+/// The mistake of this name.
+#[cfg(udht_mutants)]
+fn mutant(name: &str) -> Result<&'static str, String> {
+    let mut all = udht_simulator::mutants::MUTANTS.iter();
+    let mutant = all.find(|mutant| mutant.name == name);
+    let mutant =
+        mutant.ok_or_else(|| format!("there is no mistake {name:?}: --mutants names all"))?;
+    Ok(mutant.name)
+}
+
+/// None, as this build makes no mistakes.
+#[cfg(not(udht_mutants))]
+fn mutant(name: &str) -> Result<&'static str, String> {
+    Err(format!(
+        "this build does not make the mistake {name:?}: use that of make mutants"
+    ))
 }
 
 /// Says that this build makes no mistakes.
