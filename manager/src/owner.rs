@@ -473,7 +473,7 @@ impl Owner {
 
     /// Whether a put would be taken now, for all that can be told without the store; if so, whether
     /// the key would be new to the table.
-    pub fn rehearse_put(&self, key: &Key, draft: &Draft) -> Result<bool, WriteError> {
+    pub fn rehearse_put(&self, key: &Key, draft: Draft) -> Result<bool, WriteError> {
         let now = wall_now();
         let current = self.shared.current();
         let Current { opening, table, .. } = &*current;
@@ -531,7 +531,7 @@ fn put(
     plan: &mut Plan<'_>,
     key: &Key,
     precondition: &Precondition,
-    draft: &Draft,
+    draft: Draft,
     kept: &Kept<'_>,
     now: WallTime,
 ) -> Result<Entry, WriteError> {
@@ -539,8 +539,8 @@ fn put(
     let held = plan.live_entry(key).and_then(Entry::content);
     let created_at = held.and_then(peers::created_at).unwrap_or(now);
     let new = NewContent {
-        content: draft.content(created_at),
         contact: draft.contact,
+        content: draft.content(created_at),
     };
     Ok(plan.put(key, precondition, new)?)
 }

@@ -4,11 +4,11 @@
 //! The store gets its next opening, whose clock begins at what is right, and under that the records
 //! are written anew. A store that ends in between still has the rest as it was: it is healed again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use peer_table::opening::Opening;
-use peer_table::{Clock, Contact, Entry, Key, OriginId, Reading, Table, WallTime};
+use peer_table::table::Entries;
+use peer_table::{Clock, Contact, Key, OriginId, Reading, Table, WallTime};
 use uuid::Uuid;
 
 use super::floors::FloorsCommand;
@@ -130,7 +130,7 @@ impl Work {
             let call = shared.store.get_many(&shared.table_name, keys);
             let stored = shared.metrics.store("read", call).await?;
             let now = wall_now();
-            let mut records = BTreeMap::new();
+            let mut records = Entries::default();
             // What cannot be read is left for a peer's copy.
             for (key, entry) in keys.iter().zip(stored) {
                 let Some(mut entry) = entry.and_then(Stored::entry) else {
@@ -147,8 +147,9 @@ impl Work {
                 }
                 records.insert(key.clone(), entry);
             }
+            let records = Arc::new(records);
             let commit = Commit {
-                records: vec![(shared.table_name.clone(), records.clone())],
+                records: vec![(shared.table_name.clone(), Arc::clone(&records))],
                 stamped: Some(self.clock.last()),
                 ..Commit::default()
             };
@@ -167,7 +168,7 @@ impl Work {
     }
 
     /// Has the index follow what is stored.
-    pub(super) fn restamped(&self, records: &BTreeMap<Key, Entry>) {
+    pub(super) fn restamped(&self, records: &Entries) {
         let now = wall_now();
         let mut current = self.shared.change();
         for (key, entry) in records {

@@ -1,7 +1,6 @@
 //! What concerns the pod itself: the authority that its store is bound to, what its own record
 //! always says, and its leaving.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,21 +69,16 @@ pub(super) struct Kept<'a> {
 
 impl Kept<'_> {
     /// What is to be written where `draft` was to be written under `key`.
-    pub(super) fn on<'d>(
-        &self,
-        key: &Key,
-        draft: &'d Draft,
-    ) -> Result<Cow<'d, Draft>, InvalidField> {
+    pub(super) fn on(&self, key: &Key, mut draft: Draft) -> Result<Draft, InvalidField> {
         let says = |(key, value): (&String, &String)| draft.labels.get(key) == Some(value);
         if key != self.own || self.labels.iter().all(says) {
-            return Ok(Cow::Borrowed(draft));
+            return Ok(draft);
         }
-        let mut draft = draft.clone();
         let labels = self.labels.iter();
         let labels = labels.map(|(key, value)| (key.clone(), value.clone()));
         draft.labels.extend(labels);
         draft.check()?;
-        Ok(Cow::Owned(draft))
+        Ok(draft)
     }
 }
 

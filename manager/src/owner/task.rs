@@ -9,7 +9,7 @@ use peer_table::feed::Via;
 use peer_table::floors::{Floors, Publication, Replicas, Snapshot};
 use peer_table::opening::Draw;
 use peer_table::peers::InvalidField;
-use peer_table::table::{Changes, Merged, Plan, Row, WriteRefused};
+use peer_table::table::{Changes, Entries, Merged, Plan, Row, WriteRefused};
 use peer_table::{Binding, ClusterId, Entry, Key, OriginId, Reading, StoreId, Version, WallTime};
 
 use super::load::open_anew;
@@ -257,7 +257,7 @@ impl Work {
         #[expect(clippy::cast_precision_loss, reason = "a histogram of a bounded count")]
         shared.metrics.group.observe(changes.entries.len() as f64);
         let commit = Commit {
-            records: vec![(shared.table_name.clone(), changes.entries.clone())],
+            records: vec![(shared.table_name.clone(), Arc::clone(&changes.entries))],
             removed: vec![(shared.table_name.clone(), changes.removed.clone())],
             stamped: changes.stamped,
             ..Commit::default()
@@ -465,7 +465,7 @@ pub(super) enum Doubt {
     /// That it is at its next opening, under this id and with this last reading.
     Renewal(OriginId, Reading),
     /// These records, stamped anew.
-    Restamped(BTreeMap<Key, Entry>),
+    Restamped(Arc<Entries>),
 }
 
 /// A command that was decided, and waits for the store.
@@ -532,7 +532,7 @@ fn decide(plan: &mut Plan<'_>, command: Command, kept: &Kept<'_>, now: WallTime)
     match command {
         Command::Write { writes, answer } => {
             let results = writes
-                .iter()
+                .into_iter()
                 .map(|write| decide_write(plan, write, kept, now))
                 .collect();
             Decided::Write { results, answer }
@@ -569,7 +569,7 @@ fn decide(plan: &mut Plan<'_>, command: Command, kept: &Kept<'_>, now: WallTime)
 
 fn decide_write(
     plan: &mut Plan<'_>,
-    write: &Write,
+    write: Write,
     kept: &Kept<'_>,
     now: WallTime,
 ) -> Result<Written, WriteError> {
@@ -578,6 +578,7 @@ fn decide_write(
         precondition,
         operation,
     } = write;
+    let (key, precondition) = (&key, &precondition);
     let created = plan.live_version(key).is_none();
     let entry = match operation {
         Operation::Put(draft) => put(plan, key, precondition, draft, kept, now)?,
@@ -591,10 +592,10 @@ fn decide_write(
             if body.peer_id.is_none_or(|id| id != *key) {
                 return Err(InvalidField::fixed_id(key).into());
             }
-            put(plan, key, precondition, &body.draft, kept, now)?
+            put(plan, key, precondition, body.draft, kept, now)?
         }
         Operation::Delete => plan.delete(key, precondition)?,
-        Operation::Contact(contact) => plan.contact(key, *contact)?,
+        Operation::Contact(contact) => plan.contact(key, contact)?,
     };
     Ok(Written { entry, created })
 }

@@ -239,7 +239,7 @@ impl Dump {
         let Some(key) = body.peer_id else {
             return Err(bad("peer_id: is missing".to_owned()).about("peer_id"));
         };
-        self.check(&key, &body.draft, number)?;
+        self.check(&key, body.draft, number)?;
         if !self.keys.insert(key.clone()) {
             return Err(bad(format!("{key} was in an earlier line already")).about("peer_id"));
         }
@@ -252,7 +252,7 @@ impl Dump {
         Ok(())
     }
 
-    fn check(&mut self, key: &Key, draft: &Draft, number: usize) -> Result<(), Problem> {
+    fn check(&mut self, key: &Key, draft: Draft, number: usize) -> Result<(), Problem> {
         let records_max = self.owner.records_max();
         if self.keys.len() == records_max {
             return Err(Problem::full(records_max).in_line(number));

@@ -133,7 +133,7 @@ pub(crate) fn entry(reading: u64, content: &[u8]) -> Entry {
 /// The transaction that writes these records to `peers`.
 pub(crate) fn commit(records: impl IntoIterator<Item = (Key, Entry)>) -> Commit {
     Commit {
-        records: vec![(peers(), records.into_iter().collect())],
+        records: vec![(peers(), Arc::new(records.into_iter().collect()))],
         ..Commit::default()
     }
 }
@@ -272,7 +272,7 @@ pub(crate) async fn tables_keep_their_records_apart(ground: &impl Ground) {
     let records = tables.iter().zip(1..).map(|(table, reading)| {
         (
             table.clone(),
-            BTreeMap::from([(key(1), entry(reading, table.as_str().as_bytes()))]),
+            Arc::new([(key(1), entry(reading, table.as_str().as_bytes()))].into_iter().collect()),
         )
     });
     let commit = Commit {

@@ -12,11 +12,13 @@ mod url;
 #[cfg(test)]
 mod conformance;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use peer_table::entry::CorruptEntry;
+use peer_table::table::Entries;
 use peer_table::{Binding, Entry, Key, OriginId, Reading, StoreId, TableName};
 use uuid::Uuid;
 
@@ -40,7 +42,7 @@ pub fn draw(peer_id: Key) -> Draw {
 #[derive(Clone, Debug, Default)]
 pub struct Commit {
     /// Records to write, by table.
-    pub records: Vec<(TableName, BTreeMap<Key, Entry>)>,
+    pub records: Vec<(TableName, Arc<Entries>)>,
     /// Records that leave for good, by table: collected tombstones. No key is in
     /// [`Commit::records`] of the same table too; one that is not there is as good as removed.
     pub removed: Vec<(TableName, BTreeSet<Key>)>,

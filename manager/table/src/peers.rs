@@ -79,12 +79,16 @@ impl Peer {
             return Ok(None);
         };
         let said = Said::from_content(content.as_bytes())?;
+        let labels = said.labels.into_iter();
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let ports = said.ports.into_iter();
+        let ports = ports.map(|(purpose, port)| (purpose.to_owned(), port));
         Ok(Some(Self {
             peer_id: key.to_string(),
-            name: said.name,
+            name: said.name.to_owned(),
             ip: said.ip,
-            ports: said.ports,
-            labels: said.labels,
+            ports: ports.collect(),
+            labels: labels.collect(),
             created_at: rfc3339(said.created_at),
             updated_at: rfc3339(entry.version.reading.wall()),
             last_connection_on: entry.contact.time().map(rfc3339),
@@ -159,7 +163,7 @@ mod tests {
                 origin: OriginId::from_bytes([1; 16]),
             },
             contact: draft.contact,
-            body: entry::Body::Live(draft.content(WallTime::from_millis(created_ms))),
+            body: entry::Body::Live(draft.clone().content(WallTime::from_millis(created_ms))),
         }
     }
 

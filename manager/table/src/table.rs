@@ -25,7 +25,7 @@ use crate::mutants;
 use crate::sketch::Sketch;
 
 pub use self::plan::{
-    Changes, Match, MergeRefused, Merged, NewContent, Plan, Precondition, WriteRefused,
+    Changes, Entries, Match, MergeRefused, Merged, NewContent, Plan, Precondition, WriteRefused,
 };
 pub use self::rekey::Rekeying;
 pub use self::sessions::SessionId;
@@ -348,8 +348,8 @@ impl Table {
 
     /// Does what was planned, once the store has it.
     pub fn apply(&mut self, changes: Changes) {
-        for version in changes.heard {
-            self.floors.heard(version, changes.at);
+        for (origin, reading) in changes.heard {
+            self.floors.heard(Version { reading, origin }, changes.at);
         }
         for (version, session) in changes.taken {
             self.sessions.note(version, session);
@@ -359,8 +359,8 @@ impl Table {
                 self.unlink(&key, row);
             }
         }
-        for (key, entry) in changes.entries {
-            self.set(key, &entry);
+        for (key, entry) in &*changes.entries {
+            self.set(key.clone(), entry);
         }
         for change in changes.feed {
             self.feed.push(change);

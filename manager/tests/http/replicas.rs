@@ -294,7 +294,7 @@ async fn what_a_wrong_clock_stamped_is_healed_and_writes_are_taken_again() {
     manager.fill((0..5).map(|n| format!("p{n}"))).await;
     manager.delete("/v1/peers/p4").expect(204).await;
     let untouched = manager.get("/v1/peers/p0").expect(200).await;
-    let mut ahead = std::collections::BTreeMap::new();
+    let mut ahead = peer_table::table::Entries::default();
     for key in ["p1", "p2"].map(|key| key.parse::<Key>().unwrap()) {
         let entry = manager.owner.get(&key).await.unwrap().unwrap();
         ahead.insert(key, a_day_ahead(&entry, manager.owner.origin()));
@@ -309,7 +309,10 @@ async fn what_a_wrong_clock_stamped_is_healed_and_writes_are_taken_again() {
     ahead.insert("p3".parse().unwrap(), tombstone);
     let stamped = ahead.values().map(|entry| entry.version.reading).max();
     let commit = udht_manager::store::Commit {
-        records: vec![(manager.owner.table_name().clone(), ahead)],
+        records: vec![(
+            manager.owner.table_name().clone(),
+            std::sync::Arc::new(ahead),
+        )],
         stamped,
         ..Default::default()
     };
@@ -365,7 +368,10 @@ async fn a_clock_that_is_not_healed_whole_is_healed_again() {
     let entry = a_day_ahead(&entry, manager.owner.origin());
     let commit = udht_manager::store::Commit {
         stamped: Some(entry.version.reading),
-        records: vec![(manager.owner.table_name().clone(), [(key, entry)].into())],
+        records: vec![(
+            manager.owner.table_name().clone(),
+            std::sync::Arc::new([(key, entry)].into_iter().collect()),
+        )],
         ..Default::default()
     };
     udht_manager::store::Store::commit(&*manager.store, commit)

@@ -287,7 +287,7 @@ impl Shared {
         let mut plan = table.plan(clock, now, entries);
         let result = change(&mut plan);
         let changes = plan.finish();
-        entries.extend(changes.entries.clone());
+        entries.extend((*changes.entries).clone());
         table.apply(changes);
         let revision = table.feed().revision();
         drop(inner);

@@ -268,9 +268,9 @@ impl Store for Memory {
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
         for (_, records) in commit.records {
             // Through its stored form, as in any other store.
-            let read = records.into_iter().map(|(key, entry)| {
+            let read = records.iter().map(|(key, entry)| {
                 let read = Stored::from_value(&entry.to_stored()).entry();
-                (key, read.expect("what was written is read"))
+                (key.clone(), read.expect("what was written is read"))
             });
             self.records().extend(read);
         }

@@ -50,7 +50,7 @@ pub(crate) fn stored_entry(bytes: &[u8]) {
 }
 
 fn is_kept(draft: &Draft, created: WallTime, peer: Peer) {
-    let content = draft.content(created);
+    let content = draft.clone().content(created);
     let entry = Entry {
         version: Version {
             reading: Reading::from_u64(1 << 16),
@@ -86,7 +86,7 @@ fn is_within_bounds(draft: &Draft) {
     assert_eq!(draft.check(), Ok(()));
     assert!((1..=NAME_BYTES_MAX).contains(&draft.name.len()));
     assert!(draft.ports.len() <= PORTS_MAX && draft.labels.len() <= LABELS_MAX);
-    let content = draft.content(WallTime::from_millis(1));
+    let content = draft.clone().content(WallTime::from_millis(1));
     assert_eq!(peers::check_content(&key(), content.as_bytes()), Ok(()));
     let entry = live(draft);
     let peer = Peer::from_entry(&key(), &entry).expect("a content");
@@ -103,7 +103,7 @@ fn live(draft: &Draft) -> Entry {
             origin: OriginId::from_bytes([1; 16]),
         },
         contact: draft.contact,
-        body: entry::Body::Live(draft.content(WallTime::from_millis(1))),
+        body: entry::Body::Live(draft.clone().content(WallTime::from_millis(1))),
     }
 }
 

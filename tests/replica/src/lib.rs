@@ -250,7 +250,7 @@ impl Held {
         let mut plan = self.table.plan(&mut self.clock, self.now, &self.entries);
         write(&mut plan);
         let changes = plan.finish();
-        self.entries.extend(changes.entries.clone());
+        self.entries.extend((*changes.entries).clone());
         self.table.apply(changes);
     }
 }

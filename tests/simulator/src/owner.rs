@@ -337,7 +337,7 @@ async fn commit(
                 .store
                 .commit(&changes, stored.clone(), writer, &mut world.oracle);
         world.hold(checked);
-        for (key, entry) in &changes.entries {
+        for (key, entry) in &*changes.entries {
             world.note(entry.version.reading.as_u64());
             world.say(|| {
                 let what = if entry.is_live() { "live" } else { "deleted" };

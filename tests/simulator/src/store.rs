@@ -124,7 +124,7 @@ impl SimStore {
         }
         self.remember();
         let mut checked = Ok(());
-        for (key, entry) in &changes.entries {
+        for (key, entry) in &*changes.entries {
             self.data.records.insert(key.clone(), entry.to_stored());
             checked = checked.and(oracle.stored(&mut self.data.known, writer, key, entry));
         }

@@ -1,6 +1,6 @@
 //! What every store must do for floors: let records leave, keep what it is given, and start over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,7 +45,7 @@ pub(crate) async fn records_leave_in_one_commit_with_others_that_come(ground: &i
     let both = Commit {
         records: vec![(
             peers(),
-            BTreeMap::from([(key(1), entry(2, b"new")), (key(10), entry(2, b"new"))]),
+            Arc::new([(key(1), entry(2, b"new")), (key(10), entry(2, b"new"))].into_iter().collect()),
         )],
         stamped: Some(Reading::from_u64(2)),
         binding: Some(binding(1)),

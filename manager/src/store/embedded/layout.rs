@@ -74,6 +74,9 @@ impl Layout {
         for (table, records) in &commit.records {
             let name = self.records(table);
             let mut table = transaction.open_table(Definition::new(&name))?;
+            // Neighbours in the tree one after the other.
+            let mut records: Vec<_> = records.iter().collect();
+            records.sort_unstable_by_key(|(key, _)| *key);
             for (key, entry) in records {
                 table.insert(key.as_str().as_bytes(), entry.to_stored().as_slice())?;
             }
@@ -108,7 +111,7 @@ impl Layout {
         let open = |table| existing(transaction.open_table(Definition::new(&self.records(table))));
         for (table, records) in &commit.records {
             let table = open(table)?;
-            for (key, entry) in records {
+            for (key, entry) in &**records {
                 let value = match &table {
                     Some(table) => table.get(key.as_str().as_bytes())?,
                     None => None,

@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
-use peer_table::{Binding, Entry, FingerprintKey, Key, OriginId, Reading, StoreId, TableName};
+use peer_table::table::Entries;
+use peer_table::{Binding, FingerprintKey, Key, OriginId, Reading, StoreId, TableName};
 use redis::{Pipeline, Value};
 
 use super::super::{Change, Commit, Draw, FORMAT, Opening};
@@ -255,7 +256,7 @@ impl Standing {
 
 /// What one command of a transaction does to a table.
 pub(super) enum Part<'a> {
-    Written(&'a BTreeMap<Key, Entry>),
+    Written(&'a Entries),
     Removed(&'a BTreeSet<Key>),
 }
 

@@ -37,44 +37,59 @@ pub struct Draft {
 impl Draft {
     /// Whether it keeps the bounds of a peer.
     pub fn check(&self) -> Result<(), InvalidField> {
-        check_name(&self.name)?;
-        let count = |field: &str, count: usize, max: usize| {
-            if count <= max {
-                return Ok(());
-            }
-            Err(InvalidField::new(
-                field,
-                format!("has {count} entries, more than {max}"),
-            ))
-        };
-        count("ports", self.ports.len(), PORTS_MAX)?;
-        count("labels", self.labels.len(), LABELS_MAX)?;
-        for (purpose, port) in &self.ports {
-            check_word("ports", "purpose of a port", purpose, PURPOSE_CHARS_MAX)?;
-            if *port == 0 {
-                return Err(port_out_of_range(purpose));
-            }
-        }
-        for (key, value) in &self.labels {
-            check_word("labels", "label's key", key, LABEL_KEY_CHARS_MAX)?;
-            if key.contains('=') {
-                return Err(InvalidField::new(
-                    format!("labels.{}", shorten(key)),
-                    "a label's key has no \"=\" in it",
-                ));
-            }
-            if value.len() > LABEL_VALUE_BYTES_MAX {
-                return Err(InvalidField::new(
-                    format!("labels.{}", shorten(key)),
-                    format!(
-                        "has {} bytes, more than {LABEL_VALUE_BYTES_MAX}",
-                        value.len()
-                    ),
-                ));
-            }
-        }
-        Ok(())
+        let ports = self.ports.iter();
+        let labels = self.labels.iter();
+        check_bounds(
+            &self.name,
+            ports.map(|(purpose, port)| (purpose.as_str(), *port)),
+            labels.map(|(key, value)| (key.as_str(), value.as_str())),
+        )
     }
+}
+
+/// Whether what is said of a peer keeps the bounds of one.
+pub(super) fn check_bounds<'a>(
+    name: &str,
+    ports: impl ExactSizeIterator<Item = (&'a str, u16)>,
+    labels: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+) -> Result<(), InvalidField> {
+    check_name(name)?;
+    let count = |field: &str, count: usize, max: usize| {
+        if count <= max {
+            return Ok(());
+        }
+        Err(InvalidField::new(
+            field,
+            format!("has {count} entries, more than {max}"),
+        ))
+    };
+    count("ports", ports.len(), PORTS_MAX)?;
+    count("labels", labels.len(), LABELS_MAX)?;
+    for (purpose, port) in ports {
+        check_word("ports", "purpose of a port", purpose, PURPOSE_CHARS_MAX)?;
+        if port == 0 {
+            return Err(port_out_of_range(purpose));
+        }
+    }
+    for (key, value) in labels {
+        check_word("labels", "label's key", key, LABEL_KEY_CHARS_MAX)?;
+        if key.contains('=') {
+            return Err(InvalidField::new(
+                format!("labels.{}", shorten(key)),
+                "a label's key has no \"=\" in it",
+            ));
+        }
+        if value.len() > LABEL_VALUE_BYTES_MAX {
+            return Err(InvalidField::new(
+                format!("labels.{}", shorten(key)),
+                format!(
+                    "has {} bytes, more than {LABEL_VALUE_BYTES_MAX}",
+                    value.len()
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Something in a body that cannot be taken: which field, and what would be.
@@ -111,8 +126,14 @@ pub(super) fn port_out_of_range(purpose: &str) -> InvalidField {
     )
 }
 
+fn has_control(text: &str) -> bool {
+    // Most are of printable ASCII, of which one look at each byte makes sure.
+    let may_have = text.bytes().any(|byte| !matches!(byte, b' '..=b'~'));
+    may_have && text.chars().any(char::is_control)
+}
+
 fn check_name(name: &str) -> Result<(), InvalidField> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || has_control(name) {
         return Err(InvalidField::new(
             "name",
             format!("must have 1 to {NAME_BYTES_MAX} bytes and no control characters"),
@@ -122,8 +143,9 @@ fn check_name(name: &str) -> Result<(), InvalidField> {
 }
 
 fn check_word(field: &str, what: &str, word: &str, chars_max: usize) -> Result<(), InvalidField> {
-    let fits = (1..=chars_max).contains(&word.chars().count());
-    if fits && !word.chars().any(char::is_control) {
+    // There are no more characters than bytes.
+    let fits = word.len() <= chars_max || word.chars().count() <= chars_max;
+    if fits && !word.is_empty() && !has_control(word) {
         return Ok(());
     }
     Err(InvalidField::new(

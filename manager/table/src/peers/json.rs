@@ -152,12 +152,14 @@ impl Patch {
             .content()
             .and_then(|content| Said::from_content(content.as_bytes()).ok())
             .ok_or_else(|| InvalidField::new("", "the stored record cannot be read"))?;
+        let ports: BTreeMap<_, _> = said.ports.into_iter().collect();
+        let labels: BTreeMap<_, _> = said.labels.into_iter().collect();
         let mut target = serde_json::json!({
             "peer_id": key.as_str(),
             "name": said.name,
             "ip": said.ip,
-            "ports": said.ports,
-            "labels": said.labels,
+            "ports": ports,
+            "labels": labels,
         });
         merge_patch(&mut target, &self.0);
         match target {

@@ -1,14 +1,18 @@
 //! A group of writes that is being decided: local ones and those from peers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::Table;
+use indexmap::IndexMap;
+
 use super::sessions::SessionId;
+use super::{Row, Table};
 use crate::clock::{Clock, ClockAhead, Contact, Reading, Version, WallTime};
 use crate::entry::{Body, Content, Entry, Rank};
 use crate::feed::{Change, Changed, Via};
 use crate::floors::Arrival;
-use crate::key::Key;
+use crate::ids::OriginId;
+use crate::key::{Key, KeyHash};
 use crate::mutants;
 
 /// What a write demands of the version that is held.
@@ -138,6 +142,37 @@ pub enum Merged {
     Refused(MergeRefused),
 }
 
+/// Records by their keys, in the order in which they came.
+pub type Entries = IndexMap<Key, Entry, KeyHash>;
+
+/// What decides over a record, of what is held of its key.
+#[derive(Copy, Clone)]
+struct Held {
+    rank: Rank,
+    contact: Contact,
+    is_live: bool,
+}
+
+impl From<&Entry> for Held {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            rank: entry.rank(),
+            contact: entry.contact,
+            is_live: entry.is_live(),
+        }
+    }
+}
+
+impl From<&Row> for Held {
+    fn from(row: &Row) -> Self {
+        Self {
+            rank: row.rank(),
+            contact: row.contact,
+            is_live: row.is_live(),
+        }
+    }
+}
+
 /// A group of writes that is being decided.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -145,12 +180,12 @@ pub struct Plan<'a> {
     clock: &'a mut Clock,
     now: WallTime,
     held: &'a BTreeMap<Key, Entry>,
-    entries: BTreeMap<Key, Entry>,
+    entries: Entries,
     /// Keys among `entries` that the table does not hold.
     added: usize,
     changes: Vec<Change>,
     stamped: Option<Reading>,
-    heard: Vec<Version>,
+    heard: BTreeMap<OriginId, Reading>,
     taken: Vec<(Version, Option<SessionId>)>,
     answers: Vec<(Key, Entry)>,
 }
@@ -159,15 +194,15 @@ pub struct Plan<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// The records to store, each as the last write of the group leaves it.
-    pub entries: BTreeMap<Key, Entry>,
+    pub entries: Arc<Entries>,
     /// Tombstones that leave.
     pub removed: BTreeSet<Key>,
     /// The highest reading stamped for a local write; to be stored with the records.
     pub stamped: Option<Reading>,
     /// Each change, in stamp order.
     pub(super) feed: Vec<Change>,
-    /// The version of each record that came from a peer.
-    pub(super) heard: Vec<Version>,
+    /// Of each id, the highest reading among the versions that came from a peer.
+    pub(super) heard: BTreeMap<OriginId, Reading>,
     /// Those of the records that were news, and the exchange that each came by.
     pub(super) taken: Vec<(Version, Option<SessionId>)>,
     /// The wall time at which it was decided.
@@ -199,7 +234,7 @@ pub struct NewContent {
 }
 
 impl<'a> Plan<'a> {
-    pub(super) const fn new(
+    pub(super) fn new(
         table: &'a Table,
         clock: &'a mut Clock,
         now: WallTime,
@@ -210,11 +245,11 @@ impl<'a> Plan<'a> {
             clock,
             now,
             held,
-            entries: BTreeMap::new(),
+            entries: Entries::with_hasher(KeyHash::from(&table.fingerprint_key)),
             added: 0,
             changes: Vec::new(),
             stamped: None,
-            heard: Vec::new(),
+            heard: BTreeMap::new(),
             taken: Vec::new(),
             answers: Vec::new(),
         }
@@ -222,15 +257,11 @@ impl<'a> Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// The rank and contact of what is held of `key` at this point of the group.
-    fn current(&self, key: &Key) -> Option<(Rank, Contact, bool)> {
+    /// What is held of `key` at this point of the group.
+    fn current(&self, key: &Key) -> Option<Held> {
         match self.entries.get(key) {
-            Some(entry) => Some((entry.rank(), entry.contact, entry.is_live())),
-            None => self
-                .table
-                .rows
-                .get(key)
-                .map(|row| (row.rank(), row.contact, row.is_live())),
+            Some(entry) => Some(entry.into()),
+            None => self.table.rows.get(key).map(Held::from),
         }
     }
 
@@ -271,12 +302,13 @@ impl Plan<'_> {
             return Err(WriteRefused::TooLarge { bytes, bytes_max });
         }
         self.check_contact(new.contact)?;
-        if self.is_full_for(key) {
+        let held = self.current(key);
+        if held.is_none() && self.is_full() {
             return Err(WriteRefused::Full {
                 records_max: self.table.limits.records_max,
             });
         }
-        self.write(key, new.contact, Body::Live(new.content))
+        self.write(key, held, new.contact, Body::Live(new.content))
     }
 
     /// Plans to delete `key`, where `precondition` holds; the answer is the tombstone.
@@ -286,10 +318,11 @@ impl Plan<'_> {
         precondition: &Precondition,
     ) -> Result<Entry, WriteRefused> {
         self.demand(key, precondition)?;
-        if self.live_version(key).is_none() {
+        let held = self.current(key);
+        if !held.is_some_and(|held| held.is_live) {
             return Err(WriteRefused::Absent);
         }
-        self.write(key, Contact::NEVER, Body::Tombstone)
+        self.write(key, held, Contact::NEVER, Body::Tombstone)
     }
 
     /// Plans to note that the peer of `key` was seen; an earlier contact than is held changes
@@ -307,7 +340,7 @@ impl Plan<'_> {
             return Ok(held);
         }
         let entry = Entry { contact, ..held };
-        self.set(key, entry.clone(), Changed::Contact, Via::Local);
+        self.set(key, false, entry.clone(), Changed::Contact, Via::Local);
         Ok(entry)
     }
 
@@ -333,7 +366,8 @@ impl Plan<'_> {
             let _ = self.clock.observe(version.reading, self.now);
         }
         if !matches!(merged, Merged::Refused(_) | Merged::Fenced) {
-            self.heard.push(version);
+            let highest = self.heard.entry(version.origin).or_default();
+            *highest = version.reading.max(*highest);
         }
         merged
     }
@@ -346,7 +380,7 @@ impl Plan<'_> {
     /// The changes that were planned.
     pub fn finish(self) -> Changes {
         Changes {
-            entries: self.entries,
+            entries: Arc::new(self.entries),
             removed: BTreeSet::new(),
             stamped: self.stamped,
             feed: self.changes,
@@ -385,24 +419,24 @@ impl Plan<'_> {
         via: Via,
         session: Option<SessionId>,
     ) -> Merged {
-        let held = self.current(key);
-        if held.is_none_or(|(rank, ..)| entry.rank() > rank) {
-            return self.receive(key, entry, held, via, session);
-        }
-        let Some((held_rank, held_contact, held_live)) = held else {
-            return Merged::Stale;
+        let Some(held) = self.current(key) else {
+            return self.receive(key, entry, None, via, session);
         };
+        let rank = entry.rank();
+        if rank > held.rank {
+            return self.receive(key, entry, Some(held), via, session);
+        }
         let buried = || Entry {
-            version: held_rank.version(),
-            contact: held_contact.max(entry.contact),
+            version: held.rank.version(),
+            contact: held.contact.max(entry.contact),
             body: Body::Tombstone,
         };
-        let is_stale = entry.rank() < held_rank;
-        if is_stale && !held_live && !mutants::is("left-out-not-answered") {
+        let is_stale = rank < held.rank;
+        if is_stale && !held.is_live && !mutants::is("left-out-not-answered") {
             self.answers.push((key.clone(), buried()));
         }
-        if entry.contact > held_contact {
-            let held = if held_live {
+        if entry.contact > held.contact {
+            let held = if held.is_live {
                 self.live_entry(key).cloned()
             } else {
                 Some(buried())
@@ -411,7 +445,7 @@ impl Plan<'_> {
                 return Merged::Refused(MergeRefused::Unreadable);
             };
             let contact = entry.contact;
-            self.set(key, Entry { contact, ..held }, Changed::Contact, via);
+            self.set(key, false, Entry { contact, ..held }, Changed::Contact, via);
             Merged::Contact
         } else if is_stale {
             Merged::Stale
@@ -425,7 +459,7 @@ impl Plan<'_> {
         &mut self,
         key: &Key,
         entry: Entry,
-        held: Option<(Rank, Contact, bool)>,
+        held: Option<Held>,
         via: Via,
         session: Option<SessionId>,
     ) -> Merged {
@@ -434,25 +468,26 @@ impl Plan<'_> {
             // It was here, and the store lost it: that it is covered says nothing.
             Arrival::Taken
         } else {
-            let (is_live, held) = (entry.is_live(), held.map(|(rank, ..)| rank.version()));
+            let (is_live, held) = (entry.is_live(), held.map(|held| held.rank.version()));
             let floors = &self.table.floors;
             floors.arrival(version, is_live, held, via, self.clock)
         };
-        let held_contact = held.map_or(Contact::NEVER, |(_, contact, _)| contact);
+        let held_contact = held.map_or(Contact::NEVER, |held| held.contact);
         let contact = if mutants::is("contact-of-the-last-writer") {
             entry.contact
         } else {
             entry.contact.max(held_contact)
         };
         match arrival {
-            Arrival::Taken if held.is_none() && self.is_full_for(key) => {
+            Arrival::Taken if held.is_none() && self.is_full() => {
                 Merged::Refused(MergeRefused::Full)
             }
             Arrival::Taken => {
                 if !self.table.floors.covers(version, self.clock) {
                     self.taken.push((version, session));
                 }
-                self.set(key, Entry { contact, ..entry }, Changed::Body, via);
+                let entry = Entry { contact, ..entry };
+                self.set(key, held.is_none(), entry, Changed::Body, via);
                 Merged::Applied
             }
             Arrival::Ghost => {
@@ -462,7 +497,7 @@ impl Plan<'_> {
                     body: Body::Tombstone,
                 };
                 if held.is_some() {
-                    self.set(key, tombstone.clone(), Changed::Body, via);
+                    self.set(key, false, tombstone.clone(), Changed::Body, via);
                 }
                 if !mutants::is("ghost-not-answered") {
                     self.answers.push((key.clone(), tombstone));
@@ -496,15 +531,19 @@ impl Plan<'_> {
             })
     }
 
-    fn is_full_for(&self, key: &Key) -> bool {
+    /// Whether the table has no room for a new key.
+    fn is_full(&self) -> bool {
         self.table.rows.len() + self.added >= self.table.limits.records_max
-            && self.current(key).is_none()
     }
 
-    fn write(&mut self, key: &Key, contact: Contact, body: Body) -> Result<Entry, WriteRefused> {
-        let held_contact = self
-            .current(key)
-            .map_or(Contact::NEVER, |(_, contact, _)| contact);
+    fn write(
+        &mut self,
+        key: &Key,
+        held: Option<Held>,
+        contact: Contact,
+        body: Body,
+    ) -> Result<Entry, WriteRefused> {
+        let held_contact = held.map_or(Contact::NEVER, |held| held.contact);
         let version = self.clock.stamp(self.now)?;
         self.stamped = Some(version.reading);
         let entry = Entry {
@@ -512,14 +551,18 @@ impl Plan<'_> {
             contact: contact.max(held_contact),
             body,
         };
-        self.set(key, entry.clone(), Changed::Body, Via::Local);
+        self.set(
+            key,
+            held.is_none(),
+            entry.clone(),
+            Changed::Body,
+            Via::Local,
+        );
         Ok(entry)
     }
 
-    fn set(&mut self, key: &Key, entry: Entry, what: Changed, via: Via) {
-        if self.current(key).is_none() {
-            self.added += 1;
-        }
+    fn set(&mut self, key: &Key, is_new: bool, entry: Entry, what: Changed, via: Via) {
+        self.added += usize::from(is_new);
         self.changes.push(Change {
             key: key.clone(),
             entry: entry.clone(),

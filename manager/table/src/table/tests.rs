@@ -69,7 +69,7 @@ impl Replica {
         let mut plan = self.table.plan(&mut self.clock, NOW, &self.store);
         let answer = group(&mut plan);
         let changes = plan.finish();
-        self.store.extend(changes.entries.clone());
+        self.store.extend((*changes.entries).clone());
         self.table.apply(changes);
         answer
     }
