@@ -1,20 +1,27 @@
 //! Reading a table from its store: at the start, and when the store is opened anew.
+//!
+//! Two threads share the work, which is about the same for both: one reads a part from the store
+//! while the other puts the last one into the index and the sketch.
 
 use std::time::{Duration, Instant};
 
 use peer_table::floors::Floors;
-use peer_table::table::TableSpec;
-use peer_table::{Key, Opening, Reading, Table};
+use peer_table::table::{Loading, TableSpec};
+use peer_table::{Key, Opening, Reading, Table, TableName, WallTime};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::pod::known_as;
 use super::{Current, Shared, spec, wall_now};
 use crate::metrics::Metrics;
-use crate::store::{Change, Draw, Store, StoreError, Stored, draw};
+use crate::store::{Change, Draw, Scanned, Store, StoreError, Stored, draw};
 
 /// After so many records, or so much time, the log says how far the reading is.
 const SAID_RECORDS: usize = 100_000;
 const SAID_PAUSE: Duration = Duration::from_secs(1);
+/// Parts that were read and wait to be taken in.
+const PARTS_AHEAD: usize = 2;
 /// How often the reading is begun that a store does not let come to an end.
 const TRIES: usize = 60;
 /// Between two of these: the first pause and the longest.
@@ -56,45 +63,95 @@ async fn try_load(
     spec: &TableSpec,
     metrics: &Metrics,
 ) -> Result<(Table, Reading), StoreError> {
-    let mut table = Table::new(spec.clone());
-    let mut highest = Reading::default();
-    let now = wall_now();
-    let mut progress = Progress::new(store.count(&spec.name).await?);
+    let total = store.count(&spec.name).await?;
+    let mut progress = Progress::new(total);
+    let expected = total.map_or(0, |total| usize::try_from(total).unwrap_or(usize::MAX));
+    let loading = Loading::new(spec.clone(), expected);
+    let (parts, waiting) = mpsc::channel(PARTS_AHEAD);
+    let name = spec.name.clone();
+    let taking_in = spawn_blocking(move || take_in(loading, &name, waiting));
     let mut cursor = None;
     loop {
         let (part, next) = metrics
             .store("scan", store.scan(&spec.name, cursor))
             .await?;
         progress.add(part.len());
-        for scanned in part {
-            let problem = match (scanned.key.parse::<Key>(), scanned.stored) {
-                (Ok(key), Stored::Entry(entry)) => match table.load(key, &entry, now) {
-                    Ok(()) => {
-                        highest = highest.max(entry.version.reading);
-                        continue;
-                    }
-                    Err(invalid) => invalid.to_string(),
-                },
-                (Ok(key), Stored::Corrupt(corrupt)) => {
-                    table.lose(key);
-                    corrupt.to_string()
-                }
-                (Err(invalid), _) => {
-                    table.lose_some();
-                    format!("its key must be {invalid}")
-                }
-            };
-            metrics.corrupt.inc();
-            tracing::warn!(
-                table = %spec.name,
-                key = scanned.key,
-                problem,
-                "a stored record cannot be read; it is skipped until a peer sends it"
-            );
+        if parts.send(part).await.is_err() {
+            break;
         }
         match next {
             Some(next) => cursor = Some(next),
-            None => return Ok((table, highest)),
+            None => break,
+        }
+    }
+    drop(parts);
+    let taken_in = taking_in
+        .await
+        .map_err(|error| StoreError::Unavailable(format!("reading it ended early: {error}")))?;
+    metrics.corrupt.inc_by(taken_in.corrupt);
+    Ok((taken_in.table, taken_in.highest))
+}
+
+/// A table as it was read from its store.
+struct TakenIn {
+    table: Table,
+    /// The highest reading in it.
+    highest: Reading,
+    /// How many stored records could not be read.
+    corrupt: u64,
+}
+
+/// Takes in all parts, until there are no more.
+fn take_in(
+    mut loading: Loading,
+    name: &TableName,
+    mut parts: mpsc::Receiver<Vec<Scanned>>,
+) -> TakenIn {
+    let now = wall_now();
+    let (mut highest, mut corrupt) = (Reading::default(), 0);
+    while let Some(part) = parts.blocking_recv() {
+        for Scanned { key, stored } in part {
+            match record(&mut loading, &key, stored, now) {
+                Ok(reading) => highest = highest.max(reading),
+                Err(problem) => {
+                    corrupt += 1;
+                    tracing::warn!(
+                        table = %name,
+                        key,
+                        problem,
+                        "a stored record cannot be read; it is skipped until a peer sends it"
+                    );
+                }
+            }
+        }
+    }
+    TakenIn {
+        table: loading.finish(),
+        highest,
+        corrupt,
+    }
+}
+
+/// Takes in what is stored under `key`; gives its reading, or why it is no record.
+fn record(
+    loading: &mut Loading,
+    key: &str,
+    stored: Stored,
+    now: WallTime,
+) -> Result<Reading, String> {
+    match (key.parse::<Key>(), stored) {
+        (Ok(key), Stored::Entry(entry)) => {
+            let taken = loading.record(key, &entry, now);
+            taken.map_err(|invalid| invalid.to_string())?;
+            Ok(entry.version.reading)
+        }
+        (Ok(key), Stored::Corrupt(corrupt)) => {
+            loading.lose(key);
+            Err(corrupt.to_string())
+        }
+        (Err(invalid), _) => {
+            loading.lose_some();
+            Err(format!("its key must be {invalid}"))
         }
     }
 }

@@ -272,7 +272,11 @@ pub(crate) async fn tables_keep_their_records_apart(ground: &impl Ground) {
     let records = tables.iter().zip(1..).map(|(table, reading)| {
         (
             table.clone(),
-            Arc::new([(key(1), entry(reading, table.as_str().as_bytes()))].into_iter().collect()),
+            Arc::new(
+                [(key(1), entry(reading, table.as_str().as_bytes()))]
+                    .into_iter()
+                    .collect(),
+            ),
         )
     });
     let commit = Commit {

@@ -7,6 +7,7 @@
 //!
 //! The index holds no contents, only what decides merges; contents are in the store.
 
+mod loading;
 mod plan;
 mod rekey;
 mod sessions;
@@ -24,6 +25,7 @@ use crate::key::{Key, TableName};
 use crate::mutants;
 use crate::sketch::Sketch;
 
+pub use self::loading::Loading;
 pub use self::plan::{
     Changes, Entries, Match, MergeRefused, Merged, NewContent, Plan, Precondition, WriteRefused,
 };
@@ -155,19 +157,25 @@ impl Table {
         }
     }
 
-    /// Takes in a record that the store already holds, at the start or because it holds another than
-    /// was thought: no limit, clock or feed takes part. Refuses what is no content of this table; a
-    /// peer may bring that again.
+    /// Takes in a record that the store already holds, as it holds another than was thought: no limit,
+    /// clock or feed takes part. Refuses what is no content of this table; a peer may bring that again.
+    /// A whole table is read by way of [`Loading`].
     pub fn load(&mut self, key: Key, entry: &Entry, now: WallTime) -> Result<(), InvalidContent> {
+        let key = self.check_loaded(key, entry)?;
+        self.floors.heard(entry.version, now);
+        self.set(key, entry);
+        Ok(())
+    }
+
+    /// Whether a record that the store holds is one of this table. If not, it is lost.
+    fn check_loaded(&mut self, key: Key, entry: &Entry) -> Result<Key, InvalidContent> {
         if let Some(content) = entry.content()
             && let Err(invalid) = (self.check_content)(&key, content.as_bytes())
         {
             self.lost.insert(key);
             return Err(invalid);
         }
-        self.floors.heard(entry.version, now);
-        self.set(key, entry);
-        Ok(())
+        Ok(key)
     }
 
     /// Notes that the store has a record of `key` that cannot be read: what a peer has of it is
@@ -379,29 +387,37 @@ impl Table {
     }
 
     fn set(&mut self, key: Key, entry: &Entry) {
-        let live = entry.is_live();
-        let row = Row {
+        let row = self.row_of(&key, entry);
+        if let Some(old) = self.rows.insert(key.clone(), row) {
+            self.unlink(&key, old);
+        }
+        self.link(&key, &row);
+        self.lost.remove(&key);
+        self.keys.insert(row.fingerprint, key);
+    }
+
+    fn row_of(&self, key: &Key, entry: &Entry) -> Row {
+        Row {
             version: entry.version,
             contact: entry.contact,
             fingerprint: self.fingerprint_key.fingerprint(
                 &self.name,
-                &key,
+                key,
                 entry.version,
-                live,
+                entry.is_live(),
                 entry.contact,
             ),
             content: entry.content().map(Content::digest),
-        };
-        if let Some(old) = self.rows.insert(key.clone(), row) {
-            self.unlink(&key, old);
         }
+    }
+
+    /// Puts a row in all but the index.
+    fn link(&mut self, key: &Key, row: &Row) {
         self.sketch.insert(row.fingerprint);
-        self.lost.remove(&key);
         *self.origins.entry(row.version.origin).or_default() += 1;
-        if !live {
+        if !row.is_live() {
             self.tombstones.insert((row.version, key.clone()));
         }
-        self.keys.insert(row.fingerprint, key);
     }
 
     /// Takes a row that is no longer in the index out of all else.

@@ -10,8 +10,8 @@ use peer_table::floors::{Ages, Evidence, Fence, Floors, Joined, Me, Replicas, Sn
 use peer_table::opening::Draw;
 use peer_table::peers::{self, Draft};
 use peer_table::table::{
-    Changes, Horizon, Limits, Merged, NewContent, Plan, Precondition, SessionId, TableSpec,
-    WriteRefused,
+    Changes, Horizon, Limits, Loading, Merged, NewContent, Plan, Precondition, SessionId,
+    TableSpec, WriteRefused,
 };
 use peer_table::{Entry, Key, Opening, OriginId, Reading, StoreId, Table, WallTime, mutants};
 
@@ -163,11 +163,11 @@ async fn open(sim: &Sim, pod: usize) {
         );
     };
     let spec = spec(it, limits, setting.sketch_symbols, &opening, floors);
-    let mut table = Table::new(spec);
+    let mut loading = Loading::new(spec, 0);
     let mut highest = Reading::default();
     let mut invalid = 0;
     for (key, entry) in it.store.scan() {
-        match table.load(key, &entry, now) {
+        match loading.record(key, &entry, now) {
             Ok(()) => highest = highest.max(entry.version.reading),
             Err(_) => invalid += 1,
         }
@@ -180,7 +180,7 @@ async fn open(sim: &Sim, pod: usize) {
     }
     it.manager = Some(Manager {
         opening,
-        table,
+        table: loading.finish(),
         clock,
         told: Reading::default(),
         is_over: false,

@@ -45,7 +45,11 @@ pub(crate) async fn records_leave_in_one_commit_with_others_that_come(ground: &i
     let both = Commit {
         records: vec![(
             peers(),
-            Arc::new([(key(1), entry(2, b"new")), (key(10), entry(2, b"new"))].into_iter().collect()),
+            Arc::new(
+                [(key(1), entry(2, b"new")), (key(10), entry(2, b"new"))]
+                    .into_iter()
+                    .collect(),
+            ),
         )],
         stamped: Some(Reading::from_u64(2)),
         binding: Some(binding(1)),

@@ -26,9 +26,13 @@ fn table_with(limits: Limits) -> Table {
 }
 
 fn table_under(fingerprint_key: FingerprintKey, limits: Limits) -> Table {
+    Table::new(spec_under(fingerprint_key, limits))
+}
+
+fn spec_under(fingerprint_key: FingerprintKey, limits: Limits) -> TableSpec {
     let mut floors = Floors::new(OriginId::from_bytes([200; 16]));
     floors.meet();
-    Table::new(TableSpec {
+    TableSpec {
         name: "peers".parse().unwrap(),
         fingerprint_key,
         check_content: any_content,
@@ -37,7 +41,7 @@ fn table_under(fingerprint_key: FingerprintKey, limits: Limits) -> Table {
         epoch: 1,
         feed: FeedLimits::default(),
         floors,
-    })
+    }
 }
 
 /// A replica: a table with its clock, and what its store would hold.
@@ -89,14 +93,11 @@ impl Replica {
     /// Index, sketch and counts are those of a table that was loaded from the store.
     fn assert_consistent(&self) {
         let key = self.table.fingerprint_key.clone();
-        let mut loaded = table_under(key, self.table.limits());
+        let mut loading = Loading::new(spec_under(key, self.table.limits()), self.store.len());
         for (key, entry) in &self.store {
-            loaded.load(key.clone(), entry, NOW).unwrap();
+            loading.record(key.clone(), entry, NOW).unwrap();
         }
-        assert_eq!(self.table.rows, loaded.rows);
-        assert_eq!(self.table.keys, loaded.keys);
-        assert_eq!(self.table.sketch, loaded.sketch);
-        assert_eq!(self.table.digest(), loaded.digest());
+        assert_same(&self.table, &loading.finish());
         let live = self.store.values().filter(|entry| entry.is_live()).count();
         assert_eq!(
             (self.table.live(), self.table.tombstones()),
@@ -452,6 +453,49 @@ fn steps() -> impl Strategy<Value = Step> {
         (0_u8..4, 0_u32..4).prop_map(|(key, contact)| Step::Contact(key, contact)),
         (0_u8..4, entry).prop_map(|(key, entry)| Step::Merge(key, entry)),
     ]
+}
+
+/// Index and all that is counted of it are the same.
+fn assert_same(table: &Table, other: &Table) {
+    assert_eq!(table.rows, other.rows);
+    assert_eq!(table.keys, other.keys);
+    assert_eq!(table.origins, other.origins);
+    assert_eq!(table.tombstones, other.tombstones);
+    assert_eq!(table.sketch, other.sketch);
+    assert_eq!(table.digest(), other.digest());
+}
+
+#[test]
+fn a_table_is_read_in_any_order_and_what_comes_again_counts_once() {
+    let records = [
+        ("c", remote(1, Some(b"old"), 0)),
+        ("a", remote(1, None, 3)),
+        ("b", remote(2, Some(b"same"), 1)),
+        ("c", remote(4, Some(b"new"), 0)),
+        ("a", remote(1, None, 3)),
+        ("b", remote(2, Some(b"same"), 1)),
+        ("c", remote(5, None, 0)),
+        ("d", remote(1, Some(b"live"), 0)),
+    ];
+    let key = FingerprintKey::from_bytes([7; 16]);
+    let mut loading = Loading::new(spec_under(key, Limits::default()), 3);
+    let mut one_by_one = table_with(Limits::default());
+    for lost in ["b", "gone"] {
+        loading.lose(id(lost));
+        one_by_one.lose(id(lost));
+    }
+    for (key, entry) in records {
+        loading.record(id(key), &entry, NOW).unwrap();
+        one_by_one.load(id(key), &entry, NOW).unwrap();
+    }
+    let bad = remote(1, Some(b"bad"), 0);
+    assert!(loading.record(id("bad"), &bad, NOW).is_err());
+    assert!(one_by_one.load(id("bad"), &bad, NOW).is_err());
+    let table = loading.finish();
+    assert_same(&table, &one_by_one);
+    assert_eq!((table.live(), table.tombstones()), (2, 2));
+    assert_eq!(table.lost, one_by_one.lost);
+    assert_eq!(table.floors(), one_by_one.floors());
 }
 
 proptest! {
