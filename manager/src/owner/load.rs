@@ -110,14 +110,14 @@ fn take_in(
     let now = wall_now();
     let (mut highest, mut corrupt) = (Reading::default(), 0);
     while let Some(part) = parts.blocking_recv() {
-        for Scanned { key, stored } in part {
-            match record(&mut loading, &key, stored, now) {
+        for Scanned { key, value } in part {
+            match record(&mut loading, &key, &value, now) {
                 Ok(reading) => highest = highest.max(reading),
                 Err(problem) => {
                     corrupt += 1;
                     tracing::warn!(
                         table = %name,
-                        key,
+                        key = %String::from_utf8_lossy(&key),
                         problem,
                         "a stored record cannot be read; it is skipped until a peer sends it"
                     );
@@ -135,11 +135,11 @@ fn take_in(
 /// Takes in what is stored under `key`; gives its reading, or why it is no record.
 fn record(
     loading: &mut Loading,
-    key: &str,
-    stored: Stored,
+    key: &[u8],
+    value: &[u8],
     now: WallTime,
 ) -> Result<Reading, String> {
-    match (key.parse::<Key>(), stored) {
+    match (Key::from_bytes(key), Stored::from_value(value)) {
         (Ok(key), Stored::Entry(entry)) => {
             let taken = loading.record(key, &entry, now);
             taken.map_err(|invalid| invalid.to_string())?;

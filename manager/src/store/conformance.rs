@@ -165,7 +165,9 @@ pub(crate) async fn scan(store: &dyn Store, table: &TableName) -> BTreeMap<Strin
             "{} records are too many for one part",
             part.len()
         );
-        for Scanned { key, stored } in part {
+        for Scanned { key, value } in part {
+            let key = String::from_utf8_lossy(&key).into_owned();
+            let stored = Stored::from_value(&value);
             assert_eq!(all.insert(key.clone(), stored), None, "{key} came twice");
         }
         match next {
@@ -359,7 +361,10 @@ pub(crate) async fn a_scan_beside_writes_gives_what_stays_exactly_once(ground: &
     let (mut cursor, mut parts) = (None, 0);
     loop {
         let (part, next) = store.scan(&peers(), cursor).await.expect("scans");
-        seen.extend(part.into_iter().map(|scanned| scanned.key));
+        let keys = part
+            .into_iter()
+            .map(|scanned| String::from_utf8(scanned.key));
+        seen.extend(keys.map(|key| key.expect("keys as they were written")));
         let Some(next) = next else { break };
         cursor = Some(next);
         parts += 1;

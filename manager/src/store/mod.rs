@@ -89,13 +89,14 @@ impl Stored {
     }
 }
 
-/// One item of [`Store::scan`].
+/// One item of [`Store::scan`], as it lies in the store: who asked reads it, while the store has the
+/// next part brought.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Scanned {
     /// The field under which it is stored; no key of a record if the store was damaged.
-    pub key: String,
-    /// What is stored there.
-    pub stored: Stored,
+    pub key: Vec<u8>,
+    /// What is stored there; [`Stored::from_value`] reads it.
+    pub value: Vec<u8>,
 }
 
 /// Where a [`Store::scan`] goes on; only the store that gave it out can read it.

@@ -398,8 +398,8 @@ pub(super) fn part(
         let (key, value) = (key.value(), value.value());
         bytes += key.len() + value.len();
         part.push(Scanned {
-            key: String::from_utf8_lossy(key).into_owned(),
-            stored: Stored::from_value(value),
+            key: key.to_vec(),
+            value: value.to_vec(),
         });
         last.clear();
         last.extend_from_slice(key);

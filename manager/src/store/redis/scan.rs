@@ -3,7 +3,7 @@
 use redis::Value;
 use tokio::task::JoinHandle;
 
-use super::super::{Scanned, Stored};
+use super::super::Scanned;
 use super::connection::{Connection, patience, pipeline};
 use super::fault::{Fault, odd};
 
@@ -78,12 +78,7 @@ pub(super) async fn part(connection: Connection, key: String, place: Place) -> R
         let (Value::BulkString(key), Value::BulkString(value)) = (key, value) else {
             return Err(odd("HSCAN"));
         };
-        let key = String::from_utf8(key)
-            .unwrap_or_else(|odd| String::from_utf8_lossy(odd.as_bytes()).into_owned());
-        scanned.push(Scanned {
-            key,
-            stored: Stored::from_value(&value),
-        });
+        scanned.push(Scanned { key, value });
     }
     let next = (cursor != 0).then_some(Place { cursor, ..place });
     Ok(Part { scanned, next })
