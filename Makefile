@@ -59,12 +59,14 @@ kill: setup ## rounds of kill -9 under load, with each store: ROUNDS=.. STORE=..
 	@"$(TARGET_DIR)/release/kill" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(STORE),--store $(STORE)) \
 		$(if $(SEED),--seed $(SEED))
 
-# A count is the same in every build, so the quick ones are taken with what `make test` built.
+# A count is the same in every build, so the quick ones are taken with what `make test` built. All else is measured of the
+# programs as they go into the images.
 bench: setup ## every number beside its goal and something real: QUICK=1 the counts alone, ONLY=GROUP; BENCH_ARGS="--list"
 	@$(if $(QUICK),,.ci/setup wrk)
-	@cargo build $(if $(QUICK),--workspace --bins --tests,--release -p udht-manager -p udht-sync -p udht-bench --bins)
+	@cargo build $(if $(QUICK),--workspace --bins --tests,--release -p udht-bench --bins)
+	@$(if $(QUICK),,cargo build --profile image -p udht-manager -p udht-sync --bins)
 	@mkdir -p "$(TARGET_DIR)/bench"
-	@"$(TARGET_DIR)/$(if $(QUICK),debug,release)/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick) \
+	@"$(TARGET_DIR)/$(if $(QUICK),debug,release)/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick,--programs "$(TARGET_DIR)/image") \
 		$(if $(ONLY),--only $(ONLY)) $(BENCH_ARGS)
 
 render: ## k8s/ written anew from the chart

@@ -48,10 +48,11 @@ impl Pusher {
         }
     }
 
-    /// Passes on what a peer pushed here, unless too much waits already.
-    pub fn pass_on(self: &Arc<Self>, news: PassOn) {
+    /// Passes on what a peer pushed here, unless too much waits already. `state` is what our manager
+    /// said of us when it came, if it did.
+    pub fn pass_on(self: &Arc<Self>, news: PassOn, state: Option<State>) {
         if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(self.kib(&news)) {
-            self.begin(news, room, None);
+            self.begin(news, state, room, None);
         } else {
             let metrics = &self.node.metrics;
             metrics.pushes.ended(Pushed::Dropped);
@@ -68,7 +69,7 @@ impl Pusher {
         // The semaphore is never closed.
         if let Ok(room) = room.await {
             let under_way = UnderWay::new(self.own.clone());
-            self.begin(news, room, Some(under_way));
+            self.begin(news, None, room, Some(under_way));
         }
     }
 
@@ -101,34 +102,38 @@ impl Pusher {
     fn begin(
         self: &Arc<Self>,
         news: PassOn,
+        state: Option<State>,
         room: OwnedSemaphorePermit,
         under_way: Option<UnderWay>,
     ) {
         let pusher = Arc::clone(self);
         self.tasks.spawn(async move {
-            pusher.spread(&news).await;
+            pusher.spread(&news, state).await;
             drop((room, under_way));
         });
     }
 
     /// Sends news to the heads of all groups that the scope is split into.
-    async fn spread(&self, news: &PassOn) {
+    async fn spread(&self, news: &PassOn, state: Option<State>) {
         let node = &self.node;
         let peers: Vec<_> = node.book().ring(node.uptime()).collect();
         let groups = plan(peers, news.scope, self.fanout);
         if groups.is_empty() {
             return;
         }
-        // Who we are, asked once for all of them.
-        let state = match node.manager.state(&StateRequest::default()).await {
-            Ok(state) => state,
-            Err(error) => {
-                node.metrics.pushes.ended(Pushed::Failed);
-                if node.is_news("manager") {
-                    tracing::warn!(error = chain(&error), "a change was not pushed");
+        let state = match state {
+            Some(state) => state,
+            // Who we are, asked once for all of them.
+            None => match node.manager.state(&StateRequest::default()).await {
+                Ok(state) => state,
+                Err(error) => {
+                    node.metrics.pushes.ended(Pushed::Failed);
+                    if node.is_news("manager") {
+                        tracing::warn!(error = chain(&error), "a change was not pushed");
+                    }
+                    return;
                 }
-                return;
-            }
+            },
         };
         join_all(groups.iter().map(|group| self.reach(group, &state, news))).await;
     }

@@ -105,7 +105,7 @@ impl Responder {
             tokio::spawn(async move { node.touch(&partner).await });
         }
         if let Some(news) = report.pass_on {
-            self.pusher.pass_on(news);
+            self.pusher.pass_on(news, report.state);
         }
         answer(StatusCode::OK, MEDIA_TYPE, response)
     }

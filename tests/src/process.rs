@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,8 +16,21 @@ pub const PATIENCE: Duration = Duration::from_mins(2);
 /// Lines of a process's log that are kept for an error's text.
 const LOG_LINES_KEPT: usize = 40;
 
-/// The program of this name that was built beside this one.
+/// Where [`program`] looks, if not beside this one.
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has [`program`] look in this folder, from the first call on.
+pub fn programs_in(folder: PathBuf) {
+    FOLDER.get_or_init(|| folder);
+}
+
+/// The program of this name that was built beside this one, or lies in the folder that was named.
 pub fn program(name: &str) -> Result<PathBuf> {
+    if let Some(folder) = FOLDER.get() {
+        let path = folder.join(name);
+        let is_there = path.is_file().then_some(path);
+        return is_there.with_context(|| format!("no {name} in {}", folder.display()));
+    }
     let here = std::env::current_exe().context("where is this program?")?;
     let beside = here
         .ancestors()

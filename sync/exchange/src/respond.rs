@@ -56,6 +56,9 @@ pub struct RespondReport {
     pub merged: Outcomes,
     /// What was pushed and others are to have from us.
     pub pass_on: Option<PassOn>,
+    /// What [`Own::state`] said of us just before, for who passes it on; `None` where what was pushed
+    /// may have changed that.
+    pub state: Option<State>,
 }
 
 /// The word for every ask, the last one for those that this release does not know.
@@ -184,7 +187,10 @@ impl<O: Own> Responder<'_, O> {
             Some(Ask::Symbols(ask)) => symbols(stand, &ask),
             Some(Ask::Fingerprints(ask)) => self.fingerprints(&table, stand, ask).await,
             Some(Ask::Swap(swap)) => self.swap(&table, swap, &partner).await,
-            Some(Ask::Push(push)) => self.push(table, push, &partner).await,
+            Some(Ask::Push(push)) => {
+                self.report.state = push.replicas.is_none().then_some(state);
+                self.push(table, push, &partner).await
+            }
             Some(Ask::Replicas(theirs)) => {
                 theirs.check().map_err(malformed)?;
                 let ours = self.own.replicas(&theirs).await;

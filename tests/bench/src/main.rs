@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use udht_tests::process::programs_in;
 
 use crate::counts::Counts;
 use crate::report::Report;
@@ -56,6 +57,9 @@ struct Arguments {
     /// Write the page about many pods to this file: the group `scale` as curves.
     #[arg(long, value_name = "FILE")]
     page: Option<PathBuf>,
+    /// Measure udht-manager and udht-sync of this folder, rather than those beside this program.
+    #[arg(long, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
     /// Where the counts are kept that must not grow.
     #[arg(long, value_name = "FILE", default_value = "tests/bench/counts.json")]
     counts: PathBuf,
@@ -151,6 +155,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     } else {
         Counts::read(&arguments.counts)?
     };
+    if let Some(folder) = &arguments.programs {
+        programs_in(folder.clone());
+    }
     let mut report = Report::new(arguments.quick);
     for group in GROUPS {
         if arguments.only.is_empty() || arguments.only.iter().any(|name| name == group.name) {

@@ -8,8 +8,7 @@
 //!
 //! - Memory is `VmRSS` of `/proc/PID/status` of manager and sync together, after the window, of the
 //!   pod that has most: it has held what went through it while it was filled, and the pages of the
-//!   programs, which all pods on this machine share, are counted for each. Those are of the build
-//!   that is measured, which is larger than what goes into the images; what is left without the
+//!   programs, which all pods on this machine share, are counted for each. What is left without the
 //!   pages of files (`RssAnon`) is a row of its own.
 //! - CPU is user and system time of `/proc/PID/stat` of both, in the median of the pods.
 //! - Bytes sent are those of the messages between syncs, requests and answers, as these count

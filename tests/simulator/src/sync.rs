@@ -333,12 +333,13 @@ pub(crate) fn push_news(sim: &Sim, pod: usize) {
             replicas: published.as_ref().map(Replicas::of_one),
             scope: Scope::whole(scope_start, sync.book.own_position()),
         };
-        spread(sim, world, pod, &news);
+        spread(sim, world, pod, &news, None);
     }
 }
 
-/// Sends news to the heads of all groups that the scope is split into.
-fn spread(sim: &Sim, world: &mut World, pod: usize, news: &PassOn) {
+/// Sends news to the heads of all groups that the scope is split into. `state` is what the own manager
+/// said when they came, if they came from elsewhere.
+fn spread(sim: &Sim, world: &mut World, pod: usize, news: &PassOn, state: Option<&State>) {
     let now = world.pods[pod].uptime(world.now_ms);
     let it = &world.pods[pod];
     let (Some(sync), Some(alive)) = (&it.sync, it.life(Program::Sync)) else {
@@ -347,21 +348,33 @@ fn spread(sim: &Sim, world: &mut World, pod: usize, news: &PassOn) {
     let ring: Vec<_> = sync.book.ring(now).collect();
     for group in plan(ring, news.scope, world.setting.fanout) {
         let (sim, news, random) = (sim.clone(), news.clone(), world.random.fork());
+        let state = state.cloned();
         world.spawn(Some(alive), async move {
-            reach(&sim, pod, &group, &news, random).await;
+            reach(&sim, pod, &group, &news, state, random).await;
         });
     }
 }
 
 /// Sends news to the first of a group that takes them.
-async fn reach(sim: &Sim, pod: usize, group: &Group<Address>, news: &PassOn, mut random: Random) {
+async fn reach(
+    sim: &Sim,
+    pod: usize,
+    group: &Group<Address>,
+    news: &PassOn,
+    state: Option<State>,
+    mut random: Random,
+) {
     for (address, scope) in group.heads() {
         let (own, line, options) = {
             let world = sim.world();
             let (own, line) = ends(sim, &world, pod, address, random.fork());
             (own, line, options(&world.setting, &world.pods[pod]))
         };
-        let Ok(state) = own.state(&StateRequest::default()).await else {
+        let state = match &state {
+            Some(state) => Ok(state.clone()),
+            None => own.state(&StateRequest::default()).await,
+        };
+        let Ok(state) = state else {
             return;
         };
         let result = push(&own, &state, &line, news, scope, &options).await;
@@ -782,7 +795,7 @@ fn answered(sim: &Sim, world: &mut World, pod: usize, report: RespondReport) {
         touch(world, pod, &partner);
     }
     if let Some(news) = report.pass_on {
-        spread(sim, world, pod, &news);
+        spread(sim, world, pod, &news, report.state.as_ref());
     }
 }
 
