@@ -1,7 +1,7 @@
 //! A manager and its store without the sync beside it, so that nothing else uses the processors.
 
 use std::net::Ipv4Addr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use peer_table::contract::{Batch, MEDIA_TYPE, MergeAnswer, merged_code};
@@ -14,6 +14,8 @@ use udht_replica::{NOW, peers};
 use udht_tests::http;
 use udht_tests::pod::{Cluster, ClusterOptions, Part, Pod, REDIS_PORT, StoreKind};
 use ureq::Agent;
+
+use crate::pairs::cpu_of_manager;
 
 /// The records that a manager of these benchmarks takes at the most.
 const RECORDS_MAX: usize = 4_000_000;
@@ -48,6 +50,11 @@ impl Alone {
 
     pub(crate) fn pod(&mut self) -> &mut Pod {
         self.cluster.pod(1)
+    }
+
+    /// What its manager has used of a processor so far.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        cpu_of_manager(&self.cluster.pods[0])
     }
 
     /// The address of both; their ports are [`MANAGER_PORT`](udht_tests::pod::MANAGER_PORT) and

@@ -62,6 +62,23 @@ pub(crate) fn redis_benchmark(
 /// The requests that the manager has answered to `wrk` in a second, by so many connections: `method`
 /// on the lines of the file `requests`, each of which is a path, a space, and a body.
 pub(crate) fn wrk(alone: &Alone, connections: u32, method: &str, requests: &Path) -> Result<f64> {
+    let Answered { requests, seconds } = wrk_answered(alone, connections, method, requests)?;
+    Ok(requests / seconds)
+}
+
+/// What was answered to `wrk`.
+pub(crate) struct Answered {
+    pub(crate) requests: f64,
+    pub(crate) seconds: f64,
+}
+
+/// The same, as the two numbers that it is made of.
+pub(crate) fn wrk_answered(
+    alone: &Alone,
+    connections: u32,
+    method: &str,
+    requests: &Path,
+) -> Result<Answered> {
     let script = requests.with_extension("lua");
     std::fs::write(&script, SCRIPT)?;
     let mut program = Command::new("wrk");
@@ -78,7 +95,10 @@ pub(crate) fn wrk(alone: &Alone, connections: u32, method: &str, requests: &Path
         bail!("wrk said {line:?}");
     };
     ensure!(failed == 0.0, "{failed} of {answered} requests failed");
-    Ok(answered / (micros / 1e6))
+    Ok(Answered {
+        requests: answered,
+        seconds: micros / 1e6,
+    })
 }
 
 /// A file for [`wrk`] with these paths and bodies.

@@ -198,6 +198,11 @@ pub(crate) fn cpu_of(process: u32) -> Result<Duration> {
     Ok(Duration::from_secs(1) * ticks / per_second)
 }
 
+/// What the manager of a pod has used of a processor so far.
+pub(crate) fn cpu_of_manager(pod: &Pod) -> Result<Duration> {
+    cpu_of(pod.manager.as_ref().context("it runs no manager")?.id())
+}
+
 /// What the processes of a pod have used of a processor so far.
 pub(crate) fn cpu_of_pair(pod: &Pod) -> Result<Duration> {
     let processes = [&pod.manager, &pod.sync].into_iter().flatten();

@@ -8,6 +8,10 @@
 //! transaction that survives it, index, sketch and feed) is all in its figure, and its program shares
 //! the processors with one process more.
 //!
+//! What keeping the sketch up to date takes is measured alone, over a million changes, each of which
+//! takes one fingerprint out and puts another in, and is beside the processor time of the manager for
+//! a PUT of that loop.
+//!
 //! Lists are beside HGETALL of the same hash. A change is with all who watch beside HSET and PUBLISH
 //! to as many subscribers. Latencies are of an open loop ([`crate::open_loop`] says why that hides no
 //! stall), beside the same loop on Redis.
@@ -16,9 +20,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use fastrand::Rng;
 use hdrhistogram::Histogram;
 use peer_table::peers::Peer;
-use peer_table::{Entry, Key};
+use peer_table::sketch::Sketch;
+use peer_table::{Entry, Fingerprint, Key};
 use serde_json::Value;
 use udht_tests::pod::{MANAGER_PORT, REDIS_PORT, StoreKind};
 
@@ -26,8 +32,9 @@ use crate::alone::{Alone, batches, dated};
 use crate::fan_out::FanOut;
 use crate::load::{
     DRAWN, FIRST_LARGE_REQUESTS, FIRST_REQUESTS, demand, redis_benchmark, write_requests, wrk,
+    wrk_answered,
 };
-use crate::measure::Samples;
+use crate::measure::{Samples, thread_cpu};
 use crate::open_loop::{Load, Protocol};
 use crate::records::Records;
 use crate::report::{Figure, Goal, Report, Row, Unit};
@@ -73,6 +80,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     let ground = Ground::new()?;
     let folder = tempfile::tempdir()?;
     ground.closed_loops(report, &folder.path().join("requests"))?;
+    ground.sketch(report, &folder.path().join("requests"))?;
     ground.lists(report, &folder.path().join("lists"))?;
     ground.watches(report)?;
     ground.latencies(report)
@@ -144,6 +152,23 @@ impl Ground {
                 });
             }
         }
+        Ok(())
+    }
+
+    fn sketch(&self, report: &mut Report, file: &Path) -> Result<()> {
+        const TIMES: usize = 3;
+        let (mut ours, mut put) = (Samples::new(), Samples::new());
+        for _ in 0..TIMES {
+            let before = self.alone.cpu()?;
+            let answered = wrk_answered(&self.alone, 50, "PUT", file)?;
+            let used = self.alone.cpu()?.saturating_sub(before);
+            put.add(used.as_secs_f64() / answered.requests);
+            ours.add(sketch_change().as_secs_f64());
+        }
+        let what = "CPU of keeping the sketch up to date at a change";
+        let row = Row::new("requests/put/sketch", what, ours.figure(Unit::Seconds));
+        let row = row.beside("of a whole PUT", put.figure(Unit::Seconds));
+        report.add(row.goal(Goal::AtMost(0.03)));
         Ok(())
     }
 
@@ -296,6 +321,24 @@ fn path(key: &Key) -> String {
 }
 
 /// What a client writes to have this record.
+/// What a change of a sketch takes of a processor.
+fn sketch_change() -> Duration {
+    const CHANGES: u32 = 1_000_000;
+    let mut random = Rng::with_seed(1);
+    let mut draw = || Fingerprint(random.u64(..));
+    let mut sketch = Sketch::new(Sketch::LEN);
+    let mut held = draw();
+    sketch.insert(held);
+    let before = thread_cpu();
+    for _ in 0..CHANGES {
+        sketch.remove(held);
+        held = draw();
+        sketch.insert(held);
+    }
+    std::hint::black_box(&sketch);
+    thread_cpu().saturating_sub(before) / CHANGES
+}
+
 fn body(key: &Key, entry: &Entry) -> Result<String> {
     let peer = Peer::from_entry(key, entry)?.context("a record that is live")?;
     let mut peer = serde_json::to_value(peer)?;
