@@ -25,7 +25,7 @@ pub const TABLE_NAME_BYTES_MAX: usize = 32;
 pub struct Key {
     /// The first eight characters as one number, those of a shorter key with zeros behind. Nearly all
     /// comparisons in an index are decided by it, without a look at the characters, which lie anywhere
-    /// in memory: in an index of a million UUIDs a key is found five times sooner.
+    /// in memory: in an index of a million UUIDs a key is found in half the time.
     start: u64,
     text: Arc<str>,
 }

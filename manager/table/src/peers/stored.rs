@@ -59,7 +59,7 @@ pub(super) fn created_at(content: &[u8]) -> Option<WallTime> {
 /// A content that was read and keeps the bounds.
 ///
 /// Its texts are those of the content, as most are read only to be checked: each record that comes from
-/// a peer or from the store. With a copy of each in a [`StoredPeer`] that takes six times as long.
+/// a peer or from the store. With a copy of each in a [`StoredPeer`] that takes twice as long.
 pub(super) struct Said<'a> {
     pub(super) name: &'a str,
     pub(super) ip: IpAddr,
