@@ -20,8 +20,7 @@ use peer_table::peers::{Peer, check_content, table_name};
 use peer_table::sketch::Sketch;
 use peer_table::table::{Limits, TableSpec};
 use peer_table::{
-    Clock, ClusterId, Entry, Fingerprint, FingerprintKey, Key, Opening, OriginId, Reading, StoreId,
-    Table,
+    Clock, ClusterId, Entry, FingerprintKey, Key, Opening, OriginId, Reading, StoreId, Table,
 };
 use prost::Message;
 use records::Records;
@@ -178,19 +177,5 @@ fn fingerprint(bencher: Bencher) {
     bencher.bench_local(|| {
         let (key, entry) = (black_box(&key), black_box(&entry));
         secret.fingerprint(&table, key, entry.version, true, entry.contact)
-    });
-}
-
-/// A change of the sketch: what is taken out and what comes in.
-#[divan::bench]
-fn sketch_change(bencher: Bencher) {
-    let mut sketch = Sketch::new(Sketch::LEN);
-    let mut random = fastrand::Rng::with_seed(1);
-    let mut last = Fingerprint(random.u64(..));
-    sketch.insert(last);
-    bencher.bench_local(|| {
-        sketch.remove(last);
-        last = Fingerprint(random.u64(..));
-        sketch.insert(last);
     });
 }

@@ -320,7 +320,6 @@ fn path(key: &Key) -> String {
     format!("/v1/peers/{key}")
 }
 
-/// What a client writes to have this record.
 /// What a change of a sketch takes of a processor.
 fn sketch_change() -> Duration {
     const CHANGES: u32 = 1_000_000;
@@ -339,6 +338,7 @@ fn sketch_change() -> Duration {
     thread_cpu().saturating_sub(before) / CHANGES
 }
 
+/// What a client writes to have this record.
 fn body(key: &Key, entry: &Entry) -> Result<String> {
     let peer = Peer::from_entry(key, entry)?.context("a record that is live")?;
     let mut peer = serde_json::to_value(peer)?;

@@ -35,13 +35,8 @@ struct StoredPeer {
     created_at_ms: u64,
 }
 
-/// The purposes that have fields of their own, in order, with their tags.
-const WELL_KNOWN: [(u32, &str); 4] = [
-    (6, "consensusPort"),
-    (4, "fileSync"),
-    (5, "networkLayer"),
-    (3, "userSync"),
-];
+/// The purposes that have fields of their own, in order.
+const WELL_KNOWN: [&str; 4] = ["consensusPort", "fileSync", "networkLayer", "userSync"];
 
 /// Of all that, only when the record was created.
 #[derive(Clone, PartialEq, Message)]
@@ -73,48 +68,27 @@ pub(super) struct Said<'a> {
 impl<'a> Said<'a> {
     pub(super) fn from_content(content: &'a [u8]) -> Result<Self, InvalidContent> {
         let (mut name, mut ip, mut created_at_ms) = ("", &[][..], 0);
-        let mut well_known = WELL_KNOWN.map(|(_, purpose)| (purpose, 0));
+        let (mut user_sync, mut file_sync, mut network_layer, mut consensus_port) = (0, 0, 0, 0);
         let (mut ports, mut labels) = (Vec::with_capacity(8), Vec::with_capacity(4));
         for field in Fields(content) {
             let (tag, value) = field?;
             match tag {
                 1 => name = value.text()?,
                 2 => ip = value.bytes()?,
-                3..=6 => {
-                    let number = value.number()?;
-                    let of_tag = WELL_KNOWN.iter().zip(&mut well_known);
-                    for (_, (_, port)) in of_tag.filter(|((known, _), _)| *known == tag) {
-                        *port = number;
-                    }
-                }
-                7 => {
-                    let (mut purpose, mut port) = ("", 0);
-                    for field in Fields(value.bytes()?) {
-                        match field? {
-                            (1, value) => purpose = value.text()?,
-                            (2, value) => port = value.number()?,
-                            _ => {}
-                        }
-                    }
-                    ports.push((purpose, port));
-                }
-                8 => {
-                    let (mut key, mut text) = ("", "");
-                    for field in Fields(value.bytes()?) {
-                        match field? {
-                            (1, value) => key = value.text()?,
-                            (2, value) => text = value.text()?,
-                            _ => {}
-                        }
-                    }
-                    labels.push((key, text));
-                }
+                3 => user_sync = value.number()?,
+                4 => file_sync = value.number()?,
+                5 => network_layer = value.number()?,
+                6 => consensus_port = value.number()?,
+                7 => ports.push(value.entry(Value::number)?),
+                8 => labels.push(value.entry(Value::text)?),
                 9 => created_at_ms = value.number()?,
                 // Of a later release.
                 _ => {}
             }
         }
-        ports.extend(well_known.into_iter().filter(|(_, port)| *port != 0));
+        let well_known = [consensus_port, file_sync, network_layer, user_sync];
+        let well_known = WELL_KNOWN.into_iter().zip(well_known);
+        ports.extend(well_known.filter(|(_, port)| *port != 0));
         let ports = last_of_each(ports).into_iter().map(|(purpose, port)| {
             let port = u16::try_from(port).map_err(|_| invalid(format!("port {port}")))?;
             Ok((purpose, port))
@@ -247,6 +221,22 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// An entry of a map, the value of which `read` reads.
+    fn entry<T: Default>(
+        self,
+        read: fn(Self) -> Result<T, InvalidContent>,
+    ) -> Result<(&'a str, T), InvalidContent> {
+        let (mut key, mut of_key) = ("", T::default());
+        for field in Fields(self.bytes()?) {
+            match field? {
+                (1, value) => key = value.text()?,
+                (2, value) => of_key = read(value)?,
+                _ => {}
+            }
+        }
+        Ok((key, of_key))
+    }
+
     fn text(self) -> Result<&'a str, InvalidContent> {
         str::from_utf8(self.bytes()?).map_err(|_| invalid("a text that is not UTF-8"))
     }
@@ -257,7 +247,7 @@ impl Draft {
     pub fn content(self, created_at: WallTime) -> Content {
         let mut ports = self.ports;
         let [consensus_port, file_sync, network_layer, user_sync] =
-            WELL_KNOWN.map(|(_, purpose)| ports.remove(purpose).unwrap_or(0).into());
+            WELL_KNOWN.map(|purpose| ports.remove(purpose).unwrap_or(0).into());
         let stored = StoredPeer {
             name: self.name,
             ip: match self.ip {

@@ -87,11 +87,7 @@ impl Loading {
             is_again
         });
         table.rows = BTreeMap::from_iter(rows);
-        for key in std::mem::take(&mut table.lost) {
-            if !table.rows.contains_key(&key) {
-                table.lost.insert(key);
-            }
-        }
+        table.lost.retain(|key| !table.rows.contains_key(key));
         table
     }
 }
