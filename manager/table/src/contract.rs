@@ -14,15 +14,21 @@
 //! | `GET /v1/sync/feed?since=REVISION` | | a stream of length-delimited [`FeedPart`]s |
 //! | `POST /v1/sync/authority` | [`Bind`] | [`State`], without symbols; 409 if the store is bound to another authority |
 //! | `POST /v1/sync/leave` | [`Leave`] | [`LeaveAnswer`] |
+//! | `POST /v1/sync/report` | [`Report`], as JSON | [`ReportAnswer`], as JSON |
 
 mod floors;
 mod pod;
+mod report;
 
 use bytes::Bytes;
 use prost::Message;
 
 pub use self::floors::{Advance, Advanced, GONE_MAX, StateRequest, Tend, TendAnswer, WireHorizon};
 pub use self::pod::{ADOPTS_MAX, Bind, Leave, LeaveAnswer};
+pub use self::report::{
+    ALARM_ABOUT_MAX, About, Alarm, AlarmKind, Event, EventKind, PeerStanding, REPORT_BYTES_MAX,
+    REPORT_EVENTS_MAX, REPORT_PEERS_MAX, Report, ReportAnswer,
+};
 use crate::clock::{Contact, Reading, Version};
 use crate::entry::{Body, Content, Entry};
 use crate::feed::Via;
