@@ -50,6 +50,16 @@ pub fn get(agent: &Agent, url: &str) -> Result<Answer> {
     )
 }
 
+/// POST of a JSON body.
+pub fn post(agent: &Agent, url: &str, body: &Value) -> Result<Answer> {
+    answer(
+        agent
+            .post(url)
+            .send_json(body)
+            .with_context(|| format!("POST {url}"))?,
+    )
+}
+
 /// PUT of a JSON body.
 pub fn put(agent: &Agent, url: &str, body: &Value) -> Result<Answer> {
     answer(

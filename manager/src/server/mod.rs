@@ -114,6 +114,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::metrics))
         .routes(routes!(openapi::get))
         .routes(routes!(page::get))
+        .routes(routes!(page::file))
 }
 
 /// The router of a manager whose table is loaded.

@@ -1,29 +1,58 @@
 //! `/`: a page for people, to look at through `kubectl port-forward`.
+//!
+//! What is known when it is asked for is written into it, so that it says something without a
+//! script too; from then on its scripts ask the calls that anybody may use. All of it is in this
+//! program, and the policy lets nothing in from elsewhere.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY,
 };
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use peer_table::peers::Peer;
-use uuid::Uuid;
 
 use super::App;
-use super::problem::{Fails, Problem};
+use super::problem::{self, Fails, Problem};
 
-const STYLE: &str = "
-    :root { color-scheme: light dark }
-    body { font: 1rem/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem }
-    th { text-align: left; vertical-align: top; padding-right: 1.5rem; font-weight: 600 }
-    code, pre { font-family: ui-monospace, monospace }
-    pre { overflow-x: auto; border-left: 3px solid #8884; padding-left: 1rem }
-";
+/// Scripts, style and calls of this very manager, and nothing else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                      img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+                      require-trusted-types-for 'script'";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// A first page for people.
+/// What is said of a program's own files: a forwarded port leads to another release tomorrow.
+const HEAD: [(HeaderName, &str); 3] = [
+    (CACHE_CONTROL, "no-store"),
+    (REFERRER_POLICY, "no-referrer"),
+    (CONTENT_SECURITY_POLICY, POLICY),
+];
+
+/// The files of the page, by their names, with their types.
+const FILES: [(&str, &str, &str); 9] = [
+    ("app.js", SCRIPT, include_str!("page/app.js")),
+    ("calls.js", SCRIPT, include_str!("page/calls.js")),
+    ("directory.js", SCRIPT, include_str!("page/directory.js")),
+    ("dom.js", SCRIPT, include_str!("page/dom.js")),
+    ("peer.js", SCRIPT, include_str!("page/peer.js")),
+    ("peers.js", SCRIPT, include_str!("page/peers.js")),
+    ("status.js", SCRIPT, include_str!("page/status.js")),
+    (
+        "style.css",
+        "text/css; charset=utf-8",
+        include_str!("page/style.css"),
+    ),
+    ("icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+];
+
+/// A page for people.
+///
+/// The pod's health and alarms, its peers, the replicas, and what passes between them, live. It only
+/// reads, unless a person ticks that changes are allowed.
 #[utoipa::path(
     get, path = "/", tag = "operations", operation_id = "page",
     responses(
@@ -40,96 +69,72 @@ pub(super) async fn get(
         Some(entry) => Peer::from_entry(&owner.own_key(), &entry).ok().flatten(),
         None => None,
     };
-    // Only this very style is let through; scripts, frames, forms and everything from outside are
-    // not.
-    let nonce = Uuid::new_v4().simple().to_string();
-    let policy = format!(
-        "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'"
-    );
-    let head: [(HeaderName, &str); 4] = [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CACHE_CONTROL, "no-store"),
-        (REFERRER_POLICY, "no-referrer"),
-        (CONTENT_SECURITY_POLICY, &policy),
-    ];
     // The guard has let it through, so it is a loopback name.
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let page = html(&app, own.as_ref(), host.unwrap_or("localhost:3002"), &nonce);
-    Ok((head, page).into_response())
+    let page = html(&app, own.as_ref(), host.unwrap_or("localhost:3002"));
+    let content_type = [(CONTENT_TYPE, "text/html; charset=utf-8")];
+    Ok((HEAD, content_type, page).into_response())
 }
 
-fn html(app: &App, own: Option<&Peer>, host: &str, nonce: &str) -> String {
+/// A file of the page.
+#[utoipa::path(
+    get, path = "/page/{file}", tag = "operations", operation_id = "pageFile",
+    params(("file" = String, Path, description = "Its name.")),
+    responses(
+        (status = 200, description = "A script, a style or a picture.", content(
+            (String = "text/javascript"), (String = "text/css"), (String = "image/svg+xml"))),
+        Fails<404>,
+    ),
+)]
+pub(super) async fn file(
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let name = name.map_or_else(|_| String::new(), |Path(name)| name);
+    let Some((_, content_type, text)) = FILES.iter().find(|(known, ..)| *known == name) else {
+        return Err(problem::not_found(request).await);
+    };
+    Ok((HEAD, [(CONTENT_TYPE, *content_type)], *text).into_response())
+}
+
+fn html(app: &App, own: Option<&Peer>, host: &str) -> String {
     let owner = &app.owner;
     let (live, tombstones) = owner.counts();
-    let mut rows = vec![
-        ("Cluster", owner.cluster().to_string()),
-        ("peer_id", owner.own_key().to_string()),
-    ];
-    match own {
-        Some(peer) => {
-            let list = |pairs: Vec<String>| match pairs[..] {
-                [] => "none".to_owned(),
-                _ => pairs.join(", "),
-            };
-            let ports = peer
-                .ports
-                .iter()
-                .map(|(purpose, port)| format!("{purpose} {port}"));
-            let labels = peer
-                .labels
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"));
-            rows.push(("Name", peer.name.clone()));
-            rows.push(("Address", peer.ip.to_string()));
-            rows.push(("Ports", list(ports.collect())));
-            rows.push(("Labels", list(labels.collect())));
-            rows.push(("Updated", peer.updated_at.clone()));
-        }
-        None => rows.push((
-            "Record",
-            "none yet: start with --peer-ip, or PUT /v1/identity".to_owned(),
-        )),
-    }
-    rows.push(("Peers", live.to_string()));
-    rows.push(("Deleted, still remembered", tombstones.to_string()));
-    rows.push(("Store", owner.opening().store.to_string()));
-    rows.push(("Release", env!("CARGO_PKG_VERSION").to_owned()));
-    let host = Escaped(host);
-    let mut table = String::new();
-    for (head, text) in rows {
-        let _ = writeln!(table, "<tr><th scope=row>{head}<td>{}", Escaped(&text));
-    }
-    format!(
-        "<!doctype html>
-<html lang=en>
-<meta charset=utf-8>
-<meta name=viewport content=\"width=device-width\">
-<title>UDHT manager</title>
-<style nonce=\"{nonce}\">{STYLE}</style>
-<h1>UDHT manager</h1>
-<p>The directory of peers of this pod. It answers on this machine only.</p>
-<table>
-{table}</table>
-<h2>Look</h2>
-<ul>
-<li><a href=\"/v1/peers?limit=100\">/v1/peers</a>: the peers; add <code>?name=</code>, <code>?ip=</code> or
-    <code>?label=key=value</code>
-<li><a href=\"/v1/identity\">/v1/identity</a>: this pod's own record
-<li><a href=\"/v1/table\">/v1/table</a>: all of it, a line for each peer
-<li><a href=\"/metrics\">/metrics</a>, <a href=\"/livez\">/livez</a>, <a href=\"/readyz\">/readyz</a>
-<li><a href=\"/openapi.json\">/openapi.json</a>: every call with all its answers
-</ul>
-<h2>Use</h2>
-<pre>
-curl -X PUT {host}/v1/peers/p1 -H 'content-type: application/json' \\
-     -d '{{\"name\": \"files-0\", \"ip\": \"10.0.0.7\", \"ports\": {{\"userSync\": 5001}}}}'
-curl {host}/v1/peers/p1
-curl -N '{host}/v1/peers?watch=true'
-</pre>
-</html>
-"
+    let peer_id = owner.own_key().to_string();
+    let name = own.map_or("", |peer| &peer.name);
+    let address = own.map_or_else(
+        || "no record of its own yet: start with --peer-ip, or PUT /v1/identity".to_owned(),
+        |peer| peer.ip.to_string(),
+    );
+    let health = format!("{address} · {live} peers, {tombstones} deleted and still remembered");
+    let is_named = !name.is_empty();
+    filled(
+        include_str!("page/index.html"),
+        &[
+            ("name", if is_named { name } else { &peer_id }),
+            ("peer_id", if is_named { &peer_id } else { "" }),
+            ("health", &health),
+            ("cluster", &owner.cluster().to_string()),
+            ("store", &owner.opening().store.to_string()),
+            ("release", env!("CARGO_PKG_VERSION")),
+            ("host", host),
+        ],
     )
+}
+
+/// `text` with each `{{name}}` replaced by the value of that name. What a value says is never looked
+/// at for names.
+fn filled(text: &str, values: &[(&str, &str)]) -> String {
+    let mut whole = String::with_capacity(text.len() + 512);
+    let mut parts = text.split("{{");
+    whole.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let (name, rest) = part.split_once("}}").unwrap_or(("", part));
+        let value = values.iter().find(|(known, _)| *known == name);
+        let _ = write!(whole, "{}", Escaped(value.map_or("", |(_, value)| value)));
+        whole.push_str(rest);
+    }
+    whole
 }
 
 /// Text that is no markup.
@@ -159,5 +164,31 @@ mod tests {
     fn what_a_peer_says_of_itself_is_no_markup() {
         let escaped = Escaped("<script>&'\"").to_string();
         assert_eq!(escaped, "&lt;script&gt;&amp;&#39;&quot;");
+    }
+
+    #[test]
+    fn what_a_peer_says_of_itself_is_no_place_to_fill() {
+        let values = [("name", "{{host}}"), ("host", "h")];
+        assert_eq!(filled("<{{name}}|{{host}}>", &values), "<{{host}}|h>");
+    }
+
+    #[test]
+    fn each_place_of_the_page_is_filled_and_each_file_that_it_names_is_there() {
+        let page = include_str!("page/index.html");
+        let known = [
+            "name", "peer_id", "health", "cluster", "store", "release", "host",
+        ];
+        for place in page.split("{{").skip(1) {
+            let (name, _) = place.split_once("}}").unwrap();
+            assert!(known.contains(&name), "{name}");
+        }
+        let scripts = FILES.iter().map(|(_, _, text)| *text);
+        for text in scripts.chain([page]) {
+            let named = text.split("from \"./").skip(1);
+            for rest in named.chain(text.split("\"/page/").skip(1)) {
+                let (name, _) = rest.split_once('"').unwrap();
+                assert!(FILES.iter().any(|(known, ..)| *known == name), "{name}");
+            }
+        }
     }
 }
