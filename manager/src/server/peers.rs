@@ -33,7 +33,7 @@ pub(super) struct Id(pub(super) Key);
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "an Id is read instead")]
-struct IdParams {
+pub(super) struct IdParams {
     /// Which peer.
     #[param(value_type = schema::Id, inline)]
     peer_id: String,
