@@ -42,7 +42,7 @@ pub(super) fn of_refusal(refusal: Refusal, version: Option<Version>, at: WallTim
         Refusal::VersionAhead => {
             let stamped = version.map_or(at, |it| it.reading.wall());
             let ahead = stamped.as_millis().saturating_sub(at.as_millis());
-            let ahead = humantime::format_duration(Duration::from_millis(ahead));
+            let ahead = humantime::format_duration(Duration::from_secs(ahead / 1_000));
             return format!(
                 "It is stamped {ahead} ahead of this machine's clock, more than --max-clock-drift. Set \
                  the clock of who wrote it, or this one, whichever is wrong; then run `udht-manager \
