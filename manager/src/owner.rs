@@ -9,6 +9,7 @@
 //! what is there. Until then everything that needs the store is refused.
 
 mod clock;
+mod explain;
 mod floors;
 mod load;
 mod pod;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use peer_table::contract::{FingerprintPage, InvalidMessage, State};
 use peer_table::feed::{Change, Feed, FeedLimits, Gone, Revision, Via};
 use peer_table::floors::{Ages, Floors};
+use peer_table::history::{History, Refusal};
 use peer_table::peers::{self, Draft, InvalidField, Patch};
 use peer_table::sketch::Sketch;
 use peer_table::table::{
@@ -32,10 +34,11 @@ use peer_table::table::{
 };
 use peer_table::{
     AuthorityId, Binding, Clock, ClusterId, Contact, Entry, Fingerprint, FingerprintKey, Key,
-    OriginId, Reading, Table, TableName, WallTime,
+    OriginId, Reading, StoreId, Table, TableName, WallTime,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::explain::{Explanation, OriginSeen, Since};
 use self::floors::FloorsCommand;
 pub use self::floors::{ReplicasView, Tending};
 pub use self::pod::BindRefused;
@@ -178,6 +181,7 @@ enum Command {
         records: Vec<(Key, Entry)>,
         via: Via,
         session: Option<SessionId>,
+        from: Option<StoreId>,
         answer: Answer<MergedRecords>,
     },
     Floors(FloorsCommand),
@@ -223,6 +227,10 @@ struct Shared {
     /// How far this machine's clock is off those of most others, in milliseconds; 0 if it is not.
     clock_off_ms: AtomicU64,
     table_name: TableName,
+    /// Taken before `current` where both are.
+    history: Mutex<History>,
+    /// Since when there is a history.
+    since: WallTime,
     current: RwLock<Current>,
     store: Arc<dyn Store>,
     revision: watch::Sender<Revision>,
@@ -235,6 +243,8 @@ struct Current {
     /// The cluster's whole id.
     cluster: ClusterId,
     table: Table,
+    /// When the table was read from the store.
+    read_at: WallTime,
     /// Whether its fingerprints are being made anew.
     is_rekeying: bool,
     /// Why it is over: while the store is being opened anew.
@@ -323,6 +333,7 @@ pub async fn open(
     let (table, highest) = load::load(&*store, &spec, &metrics).await?;
     let clock = opening.clock(highest, drift_max);
     let (revision, _) = watch::channel(table.feed().revision());
+    let now = wall_now();
     let shared = Arc::new(Shared {
         cluster,
         limits,
@@ -335,10 +346,13 @@ pub async fn open(
         is_mutual: AtomicBool::new(false),
         clock_off_ms: AtomicU64::new(0),
         table_name,
+        history: Mutex::new(History::new(&fingerprint_key)),
+        since: now,
         current: RwLock::new(Current {
             opening,
             cluster: whole,
             table,
+            read_at: now,
             is_rekeying: false,
             over: None,
         }),
@@ -435,9 +449,11 @@ impl Owner {
         writes: Vec<Write>,
     ) -> Result<Vec<Result<Written, WriteError>>, OwnerError> {
         if self.is_leaving() {
+            self.shared.refused(&writes, Refusal::Leaving);
             return Err(OwnerError::Leaving);
         }
         if let Some(off) = self.shared.clock_off() {
+            self.shared.refused(&writes, Refusal::ClockOff);
             return Err(OwnerError::ClockOff(off));
         }
         let (answer, answered) = oneshot::channel();
@@ -453,11 +469,23 @@ impl Owner {
         via: Via,
         session: Option<SessionId>,
     ) -> Result<MergedRecords, OwnerError> {
+        self.merge_from(None, records, via, session).await
+    }
+
+    /// The same, of records that the replica of the store `from` sent.
+    pub async fn merge_from(
+        &self,
+        from: Option<StoreId>,
+        records: Vec<(Key, Entry)>,
+        via: Via,
+        session: Option<SessionId>,
+    ) -> Result<MergedRecords, OwnerError> {
         let (answer, answered) = oneshot::channel();
         self.send(Command::Merge {
             records,
             via,
             session,
+            from,
             answer,
         })
         .await?;

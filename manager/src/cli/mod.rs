@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod console;
 mod early;
+mod explain;
 mod export;
 mod failure;
 mod health;
@@ -100,6 +101,7 @@ enum Verb {
     Patch(record::PatchArgs),
     Delete(record::DeleteArgs),
     Contact(record::ContactArgs),
+    Explain(explain::ExplainArgs),
     List(list::ListArgs),
     Watch(watch::WatchArgs),
     Export(export::ExportArgs),
@@ -172,6 +174,7 @@ fn execute(
         Verb::Patch(args) => args.run(client, output, console),
         Verb::Delete(args) => args.run(client, output, console),
         Verb::Contact(args) => args.run(client, output, console),
+        Verb::Explain(args) => args.run(client, output, console),
         Verb::List(args) => args.run(client, output, console),
         Verb::Watch(args) => args.run(client, output, console),
         Verb::Export(args) => args.run(client, output, console),

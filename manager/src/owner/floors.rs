@@ -515,6 +515,7 @@ impl Work {
             opening,
             cluster,
             table,
+            read_at: wall_now(),
             is_rekeying: false,
             over: None,
         };

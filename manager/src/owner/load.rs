@@ -220,6 +220,7 @@ pub(super) async fn open_anew(shared: &Shared, change: Option<Change>) -> (Curre
                 opening,
                 cluster,
                 table,
+                read_at: wall_now(),
                 is_rekeying: false,
                 over: None,
             };

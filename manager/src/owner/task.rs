@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use peer_table::feed::Via;
 use peer_table::floors::{Floors, Publication, Replicas, Snapshot};
+use peer_table::history::{Note, Refusal};
 use peer_table::opening::Draw;
 use peer_table::peers::InvalidField;
 use peer_table::table::{Changes, Entries, Merged, Plan, Row, WriteRefused};
@@ -142,6 +143,9 @@ impl Work {
             // What was asked for before, and came here after the leaving.
             let writes = group.extract_if(.., |command| matches!(command, Command::Write { .. }));
             for write in writes {
+                if let Command::Write { writes, .. } = &write {
+                    self.shared.refused(writes, Refusal::Leaving);
+                }
                 write.into_answer().refuse(OwnerError::Leaving);
             }
         }
@@ -154,7 +158,10 @@ impl Work {
         let now = wall_now();
         let (held, wrong) = match self.held(&group).await {
             Ok(held) => held,
-            Err(error) => return self.fail(group.into_iter().map(Command::into_answer), error),
+            Err(error) => {
+                self.shared.not_read(&group);
+                return self.fail(group.into_iter().map(Command::into_answer), error);
+            }
         };
         let (changes, decided) = {
             let shared = Arc::clone(&self.shared);
@@ -267,14 +274,18 @@ impl Work {
         match committed {
             Ok(()) => self.apply(changes),
             Err(StoreError::OutcomeUnknown { .. }) => self.doubt = Some(Doubt::Changes(changes)),
-            Err(_) => {}
+            Err(_) => shared.not_stored(changes),
         }
         committed
     }
 
     /// Has the table do what the store has done, and wakes those who watch.
-    fn apply(&self, changes: Changes) {
+    fn apply(&self, mut changes: Changes) {
+        let (notes, at) = (std::mem::take(&mut changes.notes), changes.at());
         let revision = {
+            // Whoever looks at both sees them agree.
+            let mut history = self.shared.history();
+            history.note(notes, at);
             let mut current = self.shared.change();
             current.table.apply(changes);
             current.table.feed().revision()
@@ -324,7 +335,11 @@ impl Work {
                 }
             },
             // What it is now is read from it when it is opened anew.
-            Ok(false) | Err(StoreError::Changed { .. }) => {}
+            Ok(false) | Err(StoreError::Changed { .. }) => {
+                if let Doubt::Changes(changes) = doubt {
+                    self.shared.not_stored(changes);
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "stopping");
                 return false;
@@ -531,18 +546,25 @@ impl AnyAnswer {
 fn decide(plan: &mut Plan<'_>, command: Command, kept: &Kept<'_>, now: WallTime) -> Decided {
     match command {
         Command::Write { writes, answer } => {
-            let results = writes
-                .into_iter()
-                .map(|write| decide_write(plan, write, kept, now))
-                .collect();
+            let results = writes.into_iter().map(|write| {
+                let key = write.key.clone();
+                let result = decide_write(plan, write, kept, now);
+                if let Err(error) = &result {
+                    plan.note(Note::write_refused(key, error.into()));
+                }
+                result
+            });
+            let results = results.collect();
             Decided::Write { results, answer }
         }
         Command::Merge {
             records,
             via,
             session,
+            from,
             answer,
         } => {
+            plan.sent_by(from, records.len());
             let stamped = records
                 .iter()
                 .map(|(_, entry)| entry.version.reading.wall())

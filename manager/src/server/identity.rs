@@ -10,7 +10,7 @@ use super::App;
 use super::body::Record;
 use super::etag::{ConditionParams, Conditions};
 use super::openapi::PeerDraft;
-use super::peers::{answer_read, put};
+use super::peers::{answer_read, put, remembered};
 use super::problem::{Fails, Kind, Problem};
 use super::query::Query;
 
@@ -54,7 +54,9 @@ pub(super) async fn replace(
     State(app): State<Arc<App>>,
     Query(()): Query<()>,
     Conditions(conditions): Conditions,
-    Record(body): Record,
+    body: Result<Record, Problem>,
 ) -> Result<Response, Problem> {
-    put(&app, &app.owner.own_key(), conditions, body).await
+    let key = app.owner.own_key();
+    let Record(body) = remembered(&app, &key, body)?;
+    put(&app, &key, conditions, body).await
 }

@@ -4,6 +4,7 @@ mod body;
 mod clock;
 mod dump;
 mod etag;
+mod explain;
 mod health;
 mod host;
 mod identity;
@@ -93,6 +94,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
             peers::delete
         ))
         .routes(routes!(peers::contact))
+        .routes(routes!(explain::get))
         .routes(routes!(identity::read, identity::replace))
         .routes(routes!(table::export, table::import))
         .routes(routes!(replicas::list))

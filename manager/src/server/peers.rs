@@ -7,6 +7,7 @@ use axum::http::header::{ETAG, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use peer_table::history::Refusal;
 use peer_table::peers::{Filter, InvalidField, Peer};
 use peer_table::table::{Match, Precondition, WriteRefused};
 use peer_table::{Contact, Entry, Key};
@@ -33,7 +34,7 @@ pub(super) struct Id(pub(super) Key);
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "an Id is read instead")]
-struct IdParams {
+pub(super) struct IdParams {
     /// Which peer.
     #[param(value_type = schema::Id, inline)]
     peer_id: String,
@@ -213,9 +214,26 @@ pub(super) async fn replace(
     Id(key): Id,
     Query(()): Query<()>,
     Conditions(conditions): Conditions,
-    Record(body): Record,
+    body: Result<Record, Problem>,
 ) -> Result<Response, Problem> {
+    let Record(body) = remembered(&app, &key, body)?;
     put(&app, &key, conditions, body).await
+}
+
+/// What was read of a body; one that is refused as a record of `key` is remembered.
+pub(super) fn remembered<T>(
+    app: &App,
+    key: &Key,
+    body: Result<T, Problem>,
+) -> Result<T, Problem> {
+    body.inspect_err(|problem| {
+        let refusal = match problem.kind() {
+            Kind::INVALID_RECORD | Kind::BAD_BODY => Refusal::Invalid,
+            Kind::TOO_LARGE => Refusal::TooLarge,
+            _ => return,
+        };
+        app.owner.refused_at_the_door(key, refusal);
+    })
 }
 
 /// Creates or replaces the record of `key`.
@@ -226,6 +244,7 @@ pub(super) async fn put(
     body: peer_table::peers::Body,
 ) -> Result<Response, Problem> {
     if body.peer_id.is_some_and(|given| given != *key) {
+        app.owner.refused_at_the_door(key, Refusal::Invalid);
         return Err(Problem::invalid(InvalidField::fixed_id(key)));
     }
     let written = write(app, key, conditions, Operation::Put(body.draft)).await?;
@@ -254,8 +273,9 @@ pub(super) async fn change(
     Id(key): Id,
     Query(()): Query<()>,
     Conditions(conditions): Conditions,
-    Patch(patch): Patch,
+    patch: Result<Patch, Problem>,
 ) -> Result<Response, Problem> {
+    let Patch(patch) = remembered(&app, &key, patch)?;
     let written = write(&app, &key, conditions, Operation::Patch(patch)).await?;
     let written = written.map_err(|error| Problem::refused(&key, error))?;
     answer(StatusCode::OK, &key, &written.entry)

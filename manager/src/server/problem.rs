@@ -236,6 +236,15 @@ impl Problem {
         )
     }
 
+    /// Nothing of `key` was ever seen here, for all that is remembered.
+    pub(super) fn never_seen(key: &Key) -> Self {
+        let detail = format!(
+            "nothing of a peer {key} is held or remembered here: if it was written in another pod, ask \
+             that one, and see with `udht-sync peers` whether the two reach each other"
+        );
+        Self::new(Kind::NO_SUCH_PEER, detail)
+    }
+
     /// A write of `key` that was refused.
     pub(super) fn refused(key: &Key, error: WriteError) -> Self {
         let refused = match error {

@@ -342,7 +342,8 @@ pub(super) async fn merge(
         .map_err(|error| Problem::message(&error))?;
     tracing::debug!(%from, via = via_word(via), records = records.len(), "merging");
     let session = session.map(SessionId);
-    let MergedRecords { outcomes, answers } = app.owner.merge(records, via, session).await?;
+    let merged = app.owner.merge_from(Some(from), records, via, session);
+    let MergedRecords { outcomes, answers } = merged.await?;
     let answers = Batch::new(app.owner.table_name(), answers);
     Ok(protobuf(&MergeAnswer {
         outcomes: outcomes.into_iter().map(merged_code).collect(),

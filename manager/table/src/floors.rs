@@ -32,7 +32,8 @@ pub use self::wire::{FloorsState, Replicas, WireIds, WirePublication, WireSnapsh
 use crate::clock::{Clock, Reading, Version, WallTime};
 use crate::contract::InvalidMessage;
 use crate::feed::Via;
-use crate::ids::OriginId;
+use crate::ids::{OriginId, StoreId};
+use crate::key::Key;
 use crate::mutants;
 use crate::opening::Opening;
 
@@ -121,6 +122,18 @@ impl Snapshot {
     }
 }
 
+/// Whose an id is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Whose {
+    /// The store that was opened under it.
+    pub store: StoreId,
+    /// The `peer_id` of its pod's own record.
+    pub peer_id: Option<Key>,
+}
+
+/// Ids that write no more of which it is remembered whose they were, at the most.
+const FORMER_MAX: usize = 4_096;
+
 /// What one replica knows of all others, and of what it has itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Floors {
@@ -128,6 +141,8 @@ pub struct Floors {
     ids: IdSet,
     vector: Vector,
     publications: BTreeMap<OriginId, Publication>,
+    /// Whose ids were that write no more, for those who ask who wrote a record.
+    former: BTreeMap<OriginId, Whose>,
     /// Of an id that may still write: when it was last heard of. Of one that may not: since when.
     /// Not a part of any decision about records, only of when to fence and when to forget.
     times: BTreeMap<OriginId, WallTime>,
@@ -154,6 +169,7 @@ impl Floors {
             ids,
             vector: Vector::default(),
             publications: BTreeMap::new(),
+            former: BTreeMap::new(),
             times: BTreeMap::new(),
             since: Reading::default(),
             has_met: false,
@@ -247,6 +263,33 @@ impl Floors {
     /// The latest publication of this id.
     pub fn publication(&self, id: OriginId) -> Option<&Publication> {
         self.publications.get(&id)
+    }
+
+    /// Whose this id is or was; `None` if it never published here, or that is long ago.
+    pub fn whose(&self, id: OriginId) -> Option<Whose> {
+        let publication = self.publications.get(&id).map(Publication::whose);
+        publication.or_else(|| self.former.get(&id).cloned())
+    }
+
+    /// The `peer_id` of the own record of the pod of this store.
+    pub fn pod_of(&self, store: StoreId) -> Option<&Key> {
+        let published = self.publications.values();
+        let published = published.filter(|it| it.store == store);
+        let former = self.former.values().filter(|it| it.store == store);
+        let pods = published.map(|it| &it.peer_id);
+        let mut pods = pods.chain(former.map(|it| &it.peer_id));
+        pods.find_map(Option::as_ref)
+    }
+
+    /// Remembers whose an id was that writes no more; of too many, the one goes that ended first.
+    fn remember(&mut self, publication: Publication) {
+        let since = |id: &OriginId| self.times.get(id).copied().unwrap_or_default();
+        if self.former.len() >= FORMER_MAX
+            && let Some(first) = self.former.keys().min_by_key(|id| since(id)).copied()
+        {
+            self.former.remove(&first);
+        }
+        self.former.insert(publication.origin, publication.into());
     }
 
     /// Equal where two replicas know the same ids, fences and publications, and but for one in 2^64
@@ -382,7 +425,9 @@ impl Floors {
         let has_room = !self.ids.is_full() || self.ids.knows(id);
         if has_room && self.ids.take(id, Some(fence)) {
             self.times.insert(id, at);
-            self.publications.remove(&id);
+            if let Some(publication) = self.publications.remove(&id) {
+                self.remember(publication);
+            }
             if mutants::is("fence-whole-at-once") {
                 self.vector.cover_whole(id);
             }

@@ -17,6 +17,7 @@ pub mod entry;
 pub mod feed;
 pub mod fingerprint;
 pub mod floors;
+pub mod history;
 pub mod ids;
 pub mod key;
 #[doc(hidden)]

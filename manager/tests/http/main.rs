@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails here fails a test")]
 
 mod contract;
+mod explain;
 mod figures;
 mod guard;
 mod identity;

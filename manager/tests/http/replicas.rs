@@ -17,7 +17,7 @@ use crate::sync::{read, send, state};
 const REPLICAS: &str = "/v1/replicas";
 const SWAP: &str = "/v1/sync/replicas";
 
-async fn known(manager: &Manager) -> Value {
+pub async fn known(manager: &Manager) -> Value {
     manager.get(REPLICAS).expect(200).await.json()
 }
 
@@ -49,7 +49,7 @@ async fn clock_off(manager: &Manager, off_ms: i64) {
 }
 
 /// Two replicas that know each other. Those of the tests are all of one store until they start over.
-async fn two() -> (Manager, Manager) {
+pub async fn two() -> (Manager, Manager) {
     let (one, other) = (Manager::of_no_pause().await, Manager::of_no_pause().await);
     other.post("/v1/replicas/start-over").expect(200).await;
     for _ in 0..2 {

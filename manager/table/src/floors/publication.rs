@@ -4,6 +4,7 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
+use super::Whose;
 use crate::clock::Reading;
 use crate::ids::{OriginId, StoreId};
 use crate::key::Key;
@@ -78,6 +79,14 @@ pub struct Publication {
 }
 
 impl Publication {
+    /// Whose it is.
+    pub fn whose(&self) -> Whose {
+        Whose {
+            store: self.store,
+            peer_id: self.peer_id.clone(),
+        }
+    }
+
     /// Of which publication this is: whose and when. SipHash-2-4 (Aumasson and Bernstein, 2012)
     /// under a fixed key; part of the wire's contract.
     pub fn digest(&self) -> u64 {
@@ -85,5 +94,12 @@ impl Publication {
         hasher.write(self.origin.as_bytes());
         hasher.write(&self.at.as_u64().to_le_bytes());
         hasher.finish()
+    }
+}
+
+impl From<Publication> for Whose {
+    fn from(publication: Publication) -> Self {
+        let Publication { store, peer_id, .. } = publication;
+        Self { store, peer_id }
     }
 }

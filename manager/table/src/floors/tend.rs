@@ -196,6 +196,7 @@ impl Floors {
             self.ids.forget(*id);
             self.vector.forget(*id);
             self.times.remove(id);
+            self.former.remove(id);
         }
         old.len()
     }

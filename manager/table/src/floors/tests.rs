@@ -374,6 +374,45 @@ fn what_is_older_than_known_of_an_id_is_not_heard_again() {
     assert_eq!(all[0].floors.publications().next(), Some(&new));
 }
 
+#[test]
+fn whose_an_id_was_is_remembered_when_it_writes_no_more() {
+    let mut all = [1, 2].map(Replica::new);
+    let published = all[1].publish(at(1));
+    let floors = &mut all[0].floors;
+    floors.hear(published.clone(), at(1));
+    let whose = Some(published.whose());
+    assert_eq!(floors.whose(published.origin), whose);
+    floors.fence(published.origin, Fence::Ended, at(2));
+    assert_eq!(floors.publication(published.origin), None);
+    assert_eq!(floors.whose(published.origin), whose);
+    let stored = FloorsState::decode(&floors.to_stored()[..]).unwrap();
+    let read = stored.read().unwrap();
+    assert_eq!(read.whose(published.origin), whose);
+    assert_eq!(read.pod_of(published.store), published.peer_id.as_ref());
+    assert_eq!(read.whose(origin(9)), None);
+}
+
+#[test]
+fn of_many_ids_that_ended_the_latest_are_remembered() {
+    let mut all = [1, 2].map(Replica::new);
+    let published = all[1].publish(at(1));
+    let floors = &mut all[0].floors;
+    let ended = |number: usize| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&(number as u64 + 1).to_be_bytes());
+        OriginId::from_bytes(id)
+    };
+    for number in 0..=FORMER_MAX {
+        let origin = ended(number);
+        let publication = Publication { origin, ..published.clone() };
+        floors.hear(publication, at(number as u64));
+        floors.fence(origin, Fence::Ended, at(number as u64));
+    }
+    assert_eq!(floors.former.len(), FORMER_MAX);
+    assert_eq!(floors.whose(ended(0)), None);
+    assert!(floors.whose(ended(FORMER_MAX)).is_some());
+}
+
 /// One step of a history.
 #[derive(Copy, Clone, Debug)]
 enum Step {

@@ -1,12 +1,17 @@
 //! Floors as they are stored and sent: protobuf messages, of which unknown fields are skipped.
 
+use std::collections::BTreeMap;
+
 use prost::Message;
 
 use super::ids::IDS_MAX;
-use super::{Fence, Floors, IdSet, Known, Publication, Snapshot, Storage, Vector};
+use super::{
+    FORMER_MAX, Fence, Floors, IdSet, Known, Publication, Snapshot, Storage, Vector, Whose,
+};
 use crate::clock::{Reading, WallTime};
 use crate::contract::InvalidMessage;
 use crate::ids::{OriginId, StoreId};
+use crate::key::Key;
 
 /// Publications in one message at the most: one for each replica that may still write.
 const PUBLICATIONS_MAX: usize = 16_384;
@@ -126,10 +131,37 @@ pub struct FloorsState {
     /// When the floors were last looked after, in milliseconds since 1970.
     #[prost(uint64, tag = "9")]
     pub tended_ms: u64,
+    /// Whose ids were that write no more.
+    #[prost(message, repeated, tag = "10")]
+    pub former: Vec<WireWhose>,
+}
+
+/// A [`Whose`], and of which id.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct WireWhose {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub origin: Vec<u8>,
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "2")]
+    pub store: Vec<u8>,
+    /// See [`Whose::peer_id`]; empty if there is none.
+    #[prost(string, tag = "3")]
+    pub peer_id: String,
 }
 
 fn id(field: &'static str, bytes: &[u8]) -> Result<OriginId, InvalidMessage> {
     OriginId::from_slice(bytes).ok_or_else(|| InvalidMessage::field(field, "is not 16 bytes"))
+}
+
+fn store(bytes: &[u8]) -> Result<StoreId, InvalidMessage> {
+    StoreId::from_slice(bytes).ok_or_else(|| InvalidMessage::field("store", "is not 16 bytes"))
+}
+
+fn peer_id(text: &str) -> Result<Option<Key>, InvalidMessage> {
+    let peer_id = (!text.is_empty()).then(|| text.parse());
+    let peer_id = peer_id.transpose();
+    peer_id.map_err(|_| InvalidMessage::field("peer_id", "is none"))
 }
 
 /// The ids of a column, if the columns beside it have as many entries.
@@ -246,16 +278,9 @@ impl From<&Publication> for WirePublication {
 impl WirePublication {
     /// The publication.
     pub fn read(&self) -> Result<Publication, InvalidMessage> {
-        let peer_id = match self.peer_id.as_str() {
-            "" => None,
-            text => Some(
-                text.parse()
-                    .map_err(|_| InvalidMessage::field("peer_id", "is none"))?,
-            ),
-        };
+        let peer_id = peer_id(&self.peer_id)?;
         Ok(Publication {
-            store: StoreId::from_slice(&self.store)
-                .ok_or_else(|| InvalidMessage::field("store", "is not 16 bytes"))?,
+            store: store(&self.store)?,
             origin: id("origin", &self.origin)?,
             at: Reading::from_u64(self.at),
             floor: Reading::from_u64(self.floor),
@@ -317,6 +342,28 @@ impl Replicas {
     }
 }
 
+impl From<(&OriginId, &Whose)> for WireWhose {
+    fn from((origin, whose): (&OriginId, &Whose)) -> Self {
+        let peer_id = whose.peer_id.as_ref();
+        Self {
+            origin: origin.as_bytes().to_vec(),
+            store: whose.store.as_bytes().to_vec(),
+            peer_id: peer_id.map(ToString::to_string).unwrap_or_default(),
+        }
+    }
+}
+
+fn former(wire: &[WireWhose]) -> Result<BTreeMap<OriginId, Whose>, InvalidMessage> {
+    let read = |it: &WireWhose| {
+        let whose = Whose {
+            store: store(&it.store)?,
+            peer_id: peer_id(&it.peer_id)?,
+        };
+        Ok((id("origin", &it.origin)?, whose))
+    };
+    wire.iter().take(FORMER_MAX).map(read).collect()
+}
+
 impl From<&Floors> for FloorsState {
     fn from(floors: &Floors) -> Self {
         Self {
@@ -329,6 +376,7 @@ impl From<&Floors> for FloorsState {
             has_met: floors.has_met,
             horizon: floors.horizon.as_u64(),
             tended_ms: floors.tended.as_millis(),
+            former: floors.former.iter().map(WireWhose::from).collect(),
         }
     }
 }
@@ -337,7 +385,7 @@ impl FloorsState {
     /// The floors that were stored.
     pub fn read(&self) -> Result<Floors, InvalidMessage> {
         let mut ids = IdSet::default();
-        let mut times = std::collections::BTreeMap::new();
+        let mut times = BTreeMap::new();
         for (id, fence, time) in self.ids.read()? {
             ids.take(id, fence);
             times.insert(id, time);
@@ -357,6 +405,7 @@ impl FloorsState {
             has_met: self.has_met,
             horizon: Reading::from_u64(self.horizon),
             tended: WallTime::from_millis(self.tended_ms),
+            former: former(&self.former)?,
         })
     }
 }

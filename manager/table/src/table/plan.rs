@@ -11,7 +11,8 @@ use crate::clock::{Clock, ClockAhead, Contact, Reading, Version, WallTime};
 use crate::entry::{Body, Content, Entry, Rank};
 use crate::feed::{Change, Changed, Via};
 use crate::floors::Arrival;
-use crate::ids::OriginId;
+use crate::history::{Note, Noted, Stamped, Way};
+use crate::ids::{OriginId, StoreId};
 use crate::key::{Key, KeyHash};
 use crate::mutants;
 
@@ -153,6 +154,15 @@ struct Held {
     is_live: bool,
 }
 
+impl Held {
+    const fn stamped(self) -> Stamped {
+        Stamped {
+            version: self.rank.version(),
+            is_live: self.is_live,
+        }
+    }
+}
+
 impl From<&Entry> for Held {
     fn from(entry: &Entry) -> Self {
         Self {
@@ -188,6 +198,9 @@ pub struct Plan<'a> {
     heard: BTreeMap<OriginId, Reading>,
     taken: Vec<(Version, Option<SessionId>)>,
     answers: Vec<(Key, Entry)>,
+    /// Who sent what is merged now, where that is known.
+    sender: Option<StoreId>,
+    notes: Vec<Note>,
 }
 
 /// What a decided group of writes changes.
@@ -207,9 +220,16 @@ pub struct Changes {
     pub(super) taken: Vec<(Version, Option<SessionId>)>,
     /// The wall time at which it was decided.
     pub(super) at: WallTime,
+    /// What came, whatever became of it, for a [`History`](crate::history::History).
+    pub notes: Vec<Note>,
 }
 
 impl Changes {
+    /// The wall time at which it was decided.
+    pub const fn at(&self) -> WallTime {
+        self.at
+    }
+
     /// Whether there is nothing to store.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.removed.is_empty()
@@ -252,6 +272,8 @@ impl<'a> Plan<'a> {
             heard: BTreeMap::new(),
             taken: Vec::new(),
             answers: Vec::new(),
+            sender: None,
+            notes: Vec::new(),
         }
     }
 }
@@ -344,6 +366,17 @@ impl Plan<'_> {
         Ok(entry)
     }
 
+    /// Says who sent the next records that are merged, and that there are so many of them.
+    pub fn sent_by(&mut self, store: Option<StoreId>, records: usize) {
+        self.sender = store;
+        self.notes.reserve(records);
+    }
+
+    /// Has something be remembered that is not decided here.
+    pub fn note(&mut self, note: Note) {
+        self.notes.push(note);
+    }
+
     /// Plans to merge a record from a peer, that came by the exchange `session` of ours if by any.
     pub fn merge(
         &mut self,
@@ -352,15 +385,40 @@ impl Plan<'_> {
         via: Via,
         session: Option<SessionId>,
     ) -> Merged {
+        let came = Stamped {
+            version: entry.version,
+            is_live: entry.is_live(),
+        };
+        let (merged, held) = self.merge_at_the_door(key, entry, via, session);
+        if let Some(noted) = Noted::of(came, held.map(Held::stamped), merged) {
+            let from = self.sender;
+            self.notes.push(Note {
+                key: key.clone(),
+                way: Way { via, from },
+                noted,
+            });
+        }
+        merged
+    }
+
+    /// What becomes of a record from a peer, and what was held of its key before, if it was let in.
+    fn merge_at_the_door(
+        &mut self,
+        key: &Key,
+        entry: Entry,
+        via: Via,
+        session: Option<SessionId>,
+    ) -> (Merged, Option<Held>) {
         if let Err(refused) = self.admit(key, &entry) {
-            return Merged::Refused(refused);
+            return (Merged::Refused(refused), None);
         }
         let may_push = self.table.floors.has_met() || mutants::is("push-before-meeting");
         if via == Via::Push && !may_push {
-            return Merged::Deferred;
+            return (Merged::Deferred, None);
         }
         let version = entry.version;
-        let merged = self.merge_admitted(key, entry, via, session);
+        let held = self.current(key);
+        let merged = self.merge_admitted(key, entry, held, via, session);
         if !matches!(merged, Merged::Refused(_)) && !mutants::is("versions-not-observed") {
             // Within the drift, as the record was admitted.
             let _ = self.clock.observe(version.reading, self.now);
@@ -369,7 +427,7 @@ impl Plan<'_> {
             let highest = self.heard.entry(version.origin).or_default();
             *highest = version.reading.max(*highest);
         }
-        merged
+        (merged, held)
     }
 
     /// What the senders of merged records are to be told: the tombstones that beat these.
@@ -387,6 +445,7 @@ impl Plan<'_> {
             heard: self.heard,
             taken: self.taken,
             at: self.now,
+            notes: self.notes,
         }
     }
 
@@ -416,10 +475,11 @@ impl Plan<'_> {
         &mut self,
         key: &Key,
         entry: Entry,
+        held: Option<Held>,
         via: Via,
         session: Option<SessionId>,
     ) -> Merged {
-        let Some(held) = self.current(key) else {
+        let Some(held) = held else {
             return self.receive(key, entry, None, via, session);
         };
         let rank = entry.rank();
@@ -498,6 +558,11 @@ impl Plan<'_> {
                 };
                 if held.is_some() {
                     self.set(key, false, tombstone.clone(), Changed::Body, via);
+                    let way = Way {
+                        via,
+                        from: self.sender,
+                    };
+                    self.note_taken(key, way, &tombstone, held);
                 }
                 if !mutants::is("ghost-not-answered") {
                     self.answers.push((key.clone(), tombstone));
@@ -558,7 +623,22 @@ impl Plan<'_> {
             Changed::Body,
             Via::Local,
         );
+        self.note_taken(key, Way::LOCAL, &entry, held);
         Ok(entry)
+    }
+
+    fn note_taken(&mut self, key: &Key, way: Way, taken: &Entry, over: Option<Held>) {
+        self.notes.push(Note {
+            key: key.clone(),
+            way,
+            noted: Noted::Taken {
+                taken: Stamped {
+                    version: taken.version,
+                    is_live: taken.is_live(),
+                },
+                over: over.map(Held::stamped),
+            },
+        });
     }
 
     fn set(&mut self, key: &Key, is_new: bool, entry: Entry, what: Changed, via: Via) {

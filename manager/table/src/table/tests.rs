@@ -1,4 +1,5 @@
 mod floors;
+mod history;
 
 use std::time::Duration;
 

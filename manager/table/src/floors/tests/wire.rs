@@ -55,6 +55,10 @@ fn all_floors() -> impl Strategy<Value = Floors> {
                 for publication in publications {
                     floors.hear(publication, at(20));
                 }
+                if has_met {
+                    // One that ended after it had published, if it had.
+                    floors.fence(origin(0), Fence::Ended, at(30));
+                }
                 // As it is written, each id has a time.
                 let ids: Vec<_> = floors.ids.iter().map(|(id, _)| id).collect();
                 for id in ids {
