@@ -118,20 +118,33 @@ const KEYS = {
   labels: (peer) => pairs(peer.labels),
   updated: (peer) => peer.updatedAt ?? "",
   contact: (peer) => peer.lastConnectionOn ?? "",
-  by: (peer, writer) => writer(peer),
 };
+
+/** What peers were sorted by last: a list that changes by itself is sorted again and again. */
+let sorted = { column: "", keys: new WeakMap() };
+
+function keyOf(peer, column, writer) {
+  // Who wrote a peer is called otherwise once more is known of the replicas.
+  if (column === "by") return writer(peer);
+  let key = sorted.keys.get(peer);
+  if (key === undefined) {
+    key = KEYS[column](peer);
+    sorted.keys.set(peer, key);
+  }
+  return key;
+}
 
 /** The peers that have each word of `query`, sorted by a column; `writer` names who wrote one. */
 export function select(peers, query, { column, isDescending }, writer) {
+  if (sorted.column !== column) sorted = { column, keys: new WeakMap() };
   const words = query.toLowerCase().split(/\s+/).filter((word) => word !== "");
-  const key = KEYS[column];
   const keyed = [];
   for (const peer of peers.values()) {
     if (words.length > 0) {
       const text = haystack(peer);
       if (!words.every((word) => text.includes(word))) continue;
     }
-    keyed.push([key(peer, writer), peer]);
+    keyed.push([keyOf(peer, column, writer), peer]);
   }
   const sign = isDescending ? -1 : 1;
   const order = (a, b) => (a < b ? -sign : a > b ? sign : 0);
