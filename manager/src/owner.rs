@@ -13,6 +13,7 @@ mod floors;
 mod load;
 mod pod;
 mod read;
+mod signs;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -222,6 +223,9 @@ struct Shared {
     is_mutual: AtomicBool,
     /// How far this machine's clock is off those of most others, in milliseconds; 0 if it is not.
     clock_off_ms: AtomicU64,
+    /// When somebody last had to wait for a place in the queue, in milliseconds of the wall clock;
+    /// 0 if nobody had.
+    crowded_ms: AtomicU64,
     table_name: TableName,
     current: RwLock<Current>,
     store: Arc<dyn Store>,
@@ -334,6 +338,7 @@ pub async fn open(
         tending: Mutex::default(),
         is_mutual: AtomicBool::new(false),
         clock_off_ms: AtomicU64::new(0),
+        crowded_ms: AtomicU64::new(0),
         table_name,
         current: RwLock::new(Current {
             opening,
@@ -465,6 +470,9 @@ impl Owner {
     }
 
     async fn send(&self, command: Command) -> Result<(), OwnerError> {
+        if self.commands.capacity() == 0 {
+            self.note_crowd();
+        }
         self.commands
             .send(command)
             .await
