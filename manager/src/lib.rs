@@ -1,5 +1,6 @@
 //! The table's owner: a peer directory on loopback, persistent, and open to its sync alone.
 
+pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod identity;

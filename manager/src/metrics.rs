@@ -3,9 +3,11 @@
 mod floors;
 mod process;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use peer_table::contract::{merged_all, merged_word, via_word};
+use peer_table::WallTime;
+use peer_table::contract::{AlarmKind, merged_all, merged_word, via_word};
 use peer_table::feed::Via;
 use peer_table::table::Merged;
 use prometheus::{
@@ -15,6 +17,7 @@ use prometheus::{
 
 pub use self::floors::{FloorsFigures, FloorsMetrics};
 use self::process::ProcessMetrics;
+use crate::owner::wall_now;
 use crate::store::{Change, StoreError};
 
 /// All metrics of one manager.
@@ -51,6 +54,8 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Of floors and replicas.
     pub floors: FloorsMetrics,
+    alarms: IntGaugeVec,
+    commit_failed: Mutex<Option<(WallTime, String)>>,
     process: ProcessMetrics,
 }
 
@@ -65,7 +70,8 @@ pub const WRITE_RESULTS: [&str; 8] = [
     "clock",
     "unavailable",
 ];
-const STORE_OPERATIONS: [&str; 3] = ["scan", "read", "commit"];
+const COMMIT: &str = "commit";
+const STORE_OPERATIONS: [&str; 3] = ["scan", "read", COMMIT];
 const SECONDS: [f64; 12] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0,
 ];
@@ -162,6 +168,14 @@ impl Metrics {
                 &["method", "route", "status"],
             )),
             floors: FloorsMetrics::new(&registry)?,
+            alarms: registered!(IntGaugeVec::new(
+                Opts::new(
+                    "udht_manager_alarm",
+                    "1 while manager is alarmed about this: see GET /v1/status.",
+                ),
+                &["alarm"],
+            )),
+            commit_failed: Mutex::default(),
             process: ProcessMetrics {
                 cpu_seconds: registered!(Counter::new(
                     "udht_manager_cpu_seconds_total",
@@ -190,6 +204,7 @@ impl Metrics {
         for change in Change::ALL {
             self.store_reopened.with_label_values(&[change.word()]);
         }
+        self.show_alarms(|_| false);
         for via in [Via::Push, Via::Exchange] {
             for merged in merged_all() {
                 self.merges
@@ -227,7 +242,30 @@ impl Metrics {
         if result.is_err() {
             self.store_errors.with_label_values(&[operation]).inc();
         }
+        if operation == COMMIT {
+            let failed = result.as_ref().err();
+            let failed = failed.map(|error| (wall_now(), error.to_string()));
+            *self.last_commit() = failed;
+        }
         result
+    }
+
+    fn last_commit(&self) -> MutexGuard<'_, Option<(WallTime, String)>> {
+        let last = self.commit_failed.lock();
+        last.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the last commit failed, and what the store said; `None` if it did not.
+    pub fn commit_failed(&self) -> Option<(WallTime, String)> {
+        self.last_commit().clone()
+    }
+
+    /// Shows of each alarm whether it stands.
+    pub fn show_alarms(&self, stands: impl Fn(AlarmKind) -> bool) {
+        for alarm in AlarmKind::ALL {
+            let gauge = self.alarms.with_label_values(&[alarm.word()]);
+            gauge.set(i64::from(stands(alarm)));
+        }
     }
 
     /// Brings up to date what the system knows of this process.

@@ -14,6 +14,7 @@ mod floors;
 mod load;
 mod pod;
 mod read;
+mod signs;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -226,6 +227,9 @@ struct Shared {
     is_mutual: AtomicBool,
     /// How far this machine's clock is off those of most others, in milliseconds; 0 if it is not.
     clock_off_ms: AtomicU64,
+    /// When somebody last had to wait for a place in the queue, in milliseconds of the wall clock;
+    /// 0 if nobody had.
+    crowded_ms: AtomicU64,
     table_name: TableName,
     /// Taken before `current` where both are.
     history: Mutex<History>,
@@ -345,6 +349,7 @@ pub async fn open(
         tending: Mutex::default(),
         is_mutual: AtomicBool::new(false),
         clock_off_ms: AtomicU64::new(0),
+        crowded_ms: AtomicU64::new(0),
         table_name,
         history: Mutex::new(History::new(&fingerprint_key)),
         since: now,
@@ -493,6 +498,9 @@ impl Owner {
     }
 
     async fn send(&self, command: Command) -> Result<(), OwnerError> {
+        if self.commands.capacity() == 0 {
+            self.note_crowd();
+        }
         self.commands
             .send(command)
             .await

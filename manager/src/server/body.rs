@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body as _;
-use peer_table::contract;
+use peer_table::contract::{self, Report};
 use peer_table::peers;
 use prost::Message;
 
@@ -49,6 +49,29 @@ impl<S: Send + Sync> FromRequest<S> for Patch {
         peers::Patch::from_json(&body)
             .map(Self)
             .map_err(|invalid| Problem::record(&body, invalid))
+    }
+}
+
+/// A body with a report of sync, in JSON.
+#[derive(Debug)]
+pub(super) struct Told(pub(super) Report);
+
+impl<S: Send + Sync> FromRequest<S> for Told {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        media::demand(request.headers(), &[JSON])?;
+        let body = read(request, contract::REPORT_BYTES_MAX).await?;
+        let report: Report = serde_json::from_slice(&body).map_err(|error| {
+            let kind = if error.is_data() {
+                Kind::INVALID_MESSAGE
+            } else {
+                Kind::BAD_BODY
+            };
+            Problem::new(kind, format!("the body is no report: {error}"))
+        })?;
+        report.check().map_err(|error| Problem::message(&error))?;
+        Ok(Self(report))
     }
 }
 

@@ -1,14 +1,11 @@
 //! Health and figures.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
-
-use tokio::time::timeout;
 
 use super::App;
 use super::problem::{Fails, Kind, Problem};
@@ -35,9 +32,6 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, P
     Ok("ok")
 }
 
-/// How long a scrape waits for the store, which may hang. Sync gives the whole answer 2 s.
-const STORE_WAIT: Duration = Duration::from_secs(1);
-
 /// Figures for Prometheus.
 #[utoipa::path(
     get, path = "/metrics", tag = "operations", operation_id = "metrics",
@@ -48,10 +42,7 @@ const STORE_WAIT: Duration = Duration::from_secs(1);
     ),
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    let store = timeout(STORE_WAIT, app.owner.probe()).await;
-    app.metrics
-        .store_up
-        .set(i64::from(matches!(store, Ok(Ok(())))));
+    app.look().await;
     app.metrics.observe_process();
     let text = app.metrics.render().map_err(|error| {
         let detail = format!("the figures cannot be written: {error}");

@@ -19,6 +19,7 @@ mod query;
 mod replicas;
 mod schema;
 mod slots;
+mod status;
 mod sync;
 mod table;
 mod walk;
@@ -41,6 +42,7 @@ pub use self::listen::{GRACE, run};
 pub use self::peers::drawn_id;
 use self::problem::{Kind, Problem};
 use self::slots::Slots;
+use self::status::Board;
 use crate::metrics::Metrics;
 use crate::owner::Owner;
 
@@ -65,20 +67,23 @@ pub struct App {
     feeds: Slots,
     exports: Slots,
     imports: Slots,
+    board: Arc<Board>,
 }
 
 impl App {
     /// The calls on the table of `owner`; watches end once `stopping` is cancelled.
     pub fn new(owner: Owner, metrics: Arc<Metrics>, stopping: CancellationToken) -> Self {
         let watchers = metrics.watchers.clone();
+        let slots = |max, what, taken| Slots::new(max, what, taken, owner.clone());
         Self {
+            watches: slots(WATCHES_MAX, "watches", Some(watchers)),
+            feeds: slots(FEEDS_MAX, "feeds", None),
+            exports: slots(EXPORTS_MAX, "dumps of the table", None),
+            imports: slots(IMPORTS_MAX, "import of the table", None),
+            board: Arc::default(),
             owner,
             metrics,
             stopping,
-            watches: Slots::new(WATCHES_MAX, "watches", Some(watchers)),
-            feeds: Slots::new(FEEDS_MAX, "feeds", None),
-            exports: Slots::new(EXPORTS_MAX, "dumps of the table", None),
-            imports: Slots::new(IMPORTS_MAX, "import of the table", None),
         }
     }
 }
@@ -111,6 +116,8 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(sync::feed))
         .routes(routes!(sync::bind))
         .routes(routes!(sync::leave))
+        .routes(routes!(status::report))
+        .routes(routes!(status::read))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))

@@ -6,14 +6,16 @@ use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::problem::{Kind, Problem};
+use crate::owner::Owner;
 
 /// So many requests of one kind at once, and no more.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Slots {
     free: Arc<Semaphore>,
     max: usize,
     what: &'static str,
     taken: Option<IntGauge>,
+    owner: Owner,
 }
 
 /// The place of one request; it is free again once this is dropped.
@@ -24,19 +26,27 @@ pub(super) struct Slot {
 }
 
 impl Slots {
-    /// `max` places for `what`; `taken` counts those that are in use.
-    pub(super) fn new(max: usize, what: &'static str, taken: Option<IntGauge>) -> Self {
+    /// `max` places for `what`; `taken` counts those that are in use, and `owner` notes that somebody
+    /// is turned away.
+    pub(super) fn new(
+        max: usize,
+        what: &'static str,
+        taken: Option<IntGauge>,
+        owner: Owner,
+    ) -> Self {
         Self {
             free: Arc::new(Semaphore::new(max)),
             max,
             what,
             taken,
+            owner,
         }
     }
 
     /// Takes a place, or says that there is none.
     pub(super) fn take(&self) -> Result<Slot, Problem> {
         let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else {
+            self.owner.note_crowd();
             let detail = format!(
                 "{} {} are the most at once; end one, or try again later",
                 self.max, self.what

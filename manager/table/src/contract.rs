@@ -16,6 +16,7 @@
 //! | `POST /v1/sync/leave` | [`Leave`] | [`LeaveAnswer`] |
 //! | `POST /v1/sync/report` | [`Report`], as JSON | [`ReportAnswer`], as JSON |
 
+mod alarms;
 mod floors;
 mod pod;
 mod report;
@@ -23,11 +24,13 @@ mod report;
 use bytes::Bytes;
 use prost::Message;
 
+pub use self::alarms::{Alarms, Found};
 pub use self::floors::{Advance, Advanced, GONE_MAX, StateRequest, Tend, TendAnswer, WireHorizon};
 pub use self::pod::{ADOPTS_MAX, Bind, Leave, LeaveAnswer};
 pub use self::report::{
-    ALARM_ABOUT_MAX, About, Alarm, AlarmKind, Event, EventKind, PeerStanding, REPORT_BYTES_MAX,
-    REPORT_EVENTS_MAX, REPORT_PEERS_MAX, Report, ReportAnswer,
+    ALARM_ABOUT_MAX, ALARM_TEXT_BYTES_MAX, About, Alarm, AlarmKind, Event, EventKind, PeerStanding,
+    REPORT_BYTES_MAX, REPORT_EVENTS_MAX, REPORT_PEERS_MAX, REPORT_TEXT_BYTES_MAX, Report,
+    ReportAnswer,
 };
 use crate::clock::{Contact, Reading, Version};
 use crate::entry::{Body, Content, Entry};

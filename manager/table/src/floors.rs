@@ -581,6 +581,27 @@ impl Floors {
             .or_else(|| waiting().map(HeldBack::Published))
     }
 
+    /// Everybody who keeps a tombstone of this version, and how; [`Floors::held_back`] is the first
+    /// thing that has to end.
+    pub fn holders(&self, version: Version, has_strangers: bool) -> Vec<HeldBack> {
+        let stranger = has_strangers.then_some(HeldBack::Unsettled(Unsettled::Stranger));
+        let others = self.ids.unfenced().filter(|id| *id != self.own);
+        let by = others.filter_map(|id| {
+            let covered = self.vector.of(id).covered;
+            match self.publications.get(&id) {
+                None => Some(HeldBack::Unsettled(Unsettled::Silent(id))),
+                Some(it) if it.set_digest != self.ids.digest() => {
+                    Some(HeldBack::Unsettled(Unsettled::Set(id)))
+                }
+                Some(it) if covered < it.since => Some(HeldBack::Unsettled(Unsettled::Since(id))),
+                Some(_) if covered < version.reading => Some(HeldBack::Covered(id)),
+                Some(it) if it.floor < version.reading => Some(HeldBack::Published(id)),
+                Some(_) => None,
+            }
+        });
+        stranger.into_iter().chain(by).collect()
+    }
+
     /// Up to which reading tombstones may leave now, those that [`Floors::covers`] covers: below the
     /// own floor, and below what everybody published.
     pub fn collectable(

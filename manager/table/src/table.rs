@@ -268,6 +268,14 @@ impl Table {
         self.floors.held_back(*first, has_strangers)
     }
 
+    /// Everybody who keeps that one: see [`Floors::holders`].
+    pub fn holders(&self, has_strangers: bool) -> Vec<HeldBack> {
+        let first = self.tombstones.first();
+        first.map_or_else(Vec::new, |(first, _)| {
+            self.floors.holders(*first, has_strangers)
+        })
+    }
+
     /// Begins an exchange of ours: from now on it is watched what else comes in.
     pub fn begin_session(&mut self) -> SessionId {
         self.sessions.begin()

@@ -14,6 +14,7 @@ mod pod;
 mod problems;
 mod process;
 mod replicas;
+mod status;
 mod store;
 mod support;
 mod sync;

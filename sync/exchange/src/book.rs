@@ -13,6 +13,7 @@ use std::time::Duration;
 use peer_table::table::Digest;
 use peer_table::{Key, OriginId, StoreId};
 
+use crate::differs::Difference;
 use crate::handshake::Partner;
 use crate::push::Position;
 
@@ -133,6 +134,8 @@ pub struct Peer {
     pub skew_ms: Option<i64>,
     /// Whether the address turned out to be our own.
     pub is_self: bool,
+    /// What exchanges with it leave different.
+    pub difference: Option<Difference>,
 }
 
 impl Peer {
@@ -257,13 +260,26 @@ impl PeerBook {
     /// reachable again.
     pub fn heard(&mut self, partner: &Partner, digest: Option<Digest>, now: Uptime) {
         self.heard = Some(now);
-        let of_store = |peer: &&mut Peer| peer.store == Some(partner.store);
-        for peer in self.peers.values_mut().filter(of_store) {
+        for peer in self.of_store(partner.store) {
             peer.met(partner);
             peer.heard = Some(now);
             peer.back_off_until = Uptime::default();
             peer.digest = digest.map(|digest| (digest, now)).or(peer.digest);
         }
+    }
+
+    pub(crate) fn get_mut(&mut self, address: &Address) -> Option<&mut Peer> {
+        self.peers.get_mut(address)
+    }
+
+    pub(crate) fn of_store(&mut self, store: StoreId) -> impl Iterator<Item = &mut Peer> {
+        let of_store = move |peer: &&mut Peer| peer.store == Some(store);
+        self.peers.values_mut().filter(of_store)
+    }
+
+    /// The digest of our own table, as it was last noted.
+    pub fn last_digest(&self) -> Option<Digest> {
+        self.digest.map(|(digest, _)| digest)
     }
 
     /// Notes the digest of our own table.

@@ -9,9 +9,12 @@
 //! A reader's way in: [`message`] is what is said; [`handshake`] is who may talk to whom;
 //! [`exchange`] is one reconciliation, seen from who begins it; [`respond`] is the other side;
 //! [`push`] plans how a fresh change spreads; [`book`] knows the peers and chooses among them;
-//! [`gone`] says whose records are to go, and who removes them.
+//! [`differs`] knows whose tables stay different; [`gone`] says whose records are to go, and who
+//! removes them; [`alarms`] says what of all that a person should look at.
 
+pub mod alarms;
 pub mod book;
+pub mod differs;
 pub mod ends;
 pub mod exchange;
 pub mod gone;

@@ -44,7 +44,11 @@ impl Authority {
 
     /// Writes what `--tls files:FOLDER` needs for a certificate of the tests' cluster.
     pub(crate) fn write(&self, folder: &Path) {
-        let leaf = self.leaf(NAME, |_| ());
+        self.write_with(folder, &self.leaf(NAME, |_| ()));
+    }
+
+    /// Writes what it needs for this certificate.
+    pub(crate) fn write_with(&self, folder: &Path, leaf: &Leaf) {
         for (file, content) in [
             ("ca.crt", &self.0.pem()),
             ("tls.crt", &leaf.chain),

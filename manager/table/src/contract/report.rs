@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::InvalidMessage;
+
 /// The largest body of a [`Report`], in bytes.
 pub const REPORT_BYTES_MAX: usize = 256 << 10;
 /// Peers in one report at the most: those in trouble come first.
@@ -11,6 +13,11 @@ pub const REPORT_PEERS_MAX: usize = 256;
 pub const REPORT_EVENTS_MAX: usize = 64;
 /// Peers or replicas that one alarm names at the most.
 pub const ALARM_ABOUT_MAX: usize = 16;
+
+/// A name, an address, a word or a time in a report has so many bytes at the most.
+pub const REPORT_TEXT_BYTES_MAX: usize = 512;
+/// A sentence of an alarm has so many bytes at the most.
+pub const ALARM_TEXT_BYTES_MAX: usize = 1_024;
 
 /// Something that a person should look at. Each clears by itself once what it is about is over.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -129,6 +136,63 @@ pub struct Report {
     pub events: Vec<Event>,
 }
 
+impl Report {
+    /// Whether it is within its bounds; if not, what is not.
+    pub fn check(&self) -> Result<(), InvalidMessage> {
+        let Self {
+            release,
+            alarms,
+            known: _,
+            reachable: _,
+            peers,
+            events,
+        } = self;
+        short("release", release)?;
+        few("alarms", alarms.len(), AlarmKind::ALL.len())?;
+        few("peers", peers.len(), REPORT_PEERS_MAX)?;
+        few("events", events.len(), REPORT_EVENTS_MAX)?;
+        alarms.iter().try_for_each(Alarm::check)?;
+        for event in events {
+            let texts = [&event.at, &event.peer, &event.result];
+            texts.into_iter().try_for_each(|text| short("events", text))?;
+        }
+        let texts = peers.iter().flat_map(PeerStanding::texts);
+        texts.into_iter().try_for_each(|text| short("peers", text))
+    }
+}
+
+impl Alarm {
+    fn check(&self) -> Result<(), InvalidMessage> {
+        short("alarms", &self.since)?;
+        for sentence in [&self.text, &self.advice] {
+            within("alarms", sentence, ALARM_TEXT_BYTES_MAX)?;
+        }
+        few("alarms", self.about.len(), ALARM_ABOUT_MAX)?;
+        let texts = self.about.iter().flat_map(|it| [&it.who, &it.reason]);
+        texts.into_iter().try_for_each(|text| short("alarms", text))
+    }
+}
+
+fn few(field: &'static str, count: usize, max: usize) -> Result<(), InvalidMessage> {
+    if count > max {
+        let problem = format!("has {count} elements where {max} are the most");
+        return Err(InvalidMessage::field(field, problem));
+    }
+    Ok(())
+}
+
+fn short(field: &'static str, text: &str) -> Result<(), InvalidMessage> {
+    within(field, text, REPORT_TEXT_BYTES_MAX)
+}
+
+fn within(field: &'static str, text: &str, bytes_max: usize) -> Result<(), InvalidMessage> {
+    if text.len() > bytes_max {
+        let problem = format!("has a text of more than {bytes_max} bytes");
+        return Err(InvalidMessage::field(field, problem));
+    }
+    Ok(())
+}
+
 /// How this pod and one peer stand to each other. Times are in RFC 3339.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -159,6 +223,21 @@ pub struct PeerStanding {
     pub equal: Option<bool>,
     /// How far its clock is ahead of this machine's, in milliseconds.
     pub skew_ms: Option<i64>,
+}
+
+impl PeerStanding {
+    fn texts(&self) -> impl Iterator<Item = &String> {
+        let optional = [
+            &self.peer_id,
+            &self.pod,
+            &self.store,
+            &self.ok_at,
+            &self.heard_at,
+            &self.last_error,
+        ];
+        let optional = optional.into_iter().filter_map(Option::as_ref);
+        std::iter::once(&self.address).chain(optional)
+    }
 }
 
 /// An exchange or a push, as it ended.
@@ -214,6 +293,57 @@ mod tests {
         for alarm in AlarmKind::ALL {
             let json = serde_json::to_string(&alarm).unwrap();
             assert_eq!(json, format!("\"{}\"", alarm.word()));
+        }
+    }
+
+    #[test]
+    fn a_report_is_bounded_in_each_of_its_parts() {
+        let alarm = Alarm {
+            alarm: AlarmKind::Isolated,
+            since: "2026-01-01T00:00:00Z".to_owned(),
+            text: "t".repeat(ALARM_TEXT_BYTES_MAX),
+            advice: String::new(),
+            about: vec![
+                About {
+                    who: "w".repeat(REPORT_TEXT_BYTES_MAX),
+                    reason: String::new(),
+                };
+                ALARM_ABOUT_MAX
+            ],
+        };
+        let event = Event {
+            at: String::new(),
+            kind: EventKind::Push,
+            peer: "p".repeat(REPORT_TEXT_BYTES_MAX),
+            result: String::new(),
+            sent: 0,
+            received: 0,
+            ms: 0,
+        };
+        let whole = Report {
+            alarms: vec![alarm; AlarmKind::ALL.len()],
+            peers: vec![PeerStanding::default(); REPORT_PEERS_MAX],
+            events: vec![event; REPORT_EVENTS_MAX],
+            ..Report::default()
+        };
+        whole.check().unwrap();
+        let breaks: [fn(&mut Report); 8] = [
+            |report| report.release = "r".repeat(REPORT_TEXT_BYTES_MAX + 1),
+            |report| report.alarms.push(report.alarms[0].clone()),
+            |report| report.alarms[0].advice = "a".repeat(ALARM_TEXT_BYTES_MAX + 1),
+            |report| {
+                let about = report.alarms[0].about[0].clone();
+                report.alarms[0].about.push(about);
+            },
+            |report| report.alarms[1].about[2].who.push('w'),
+            |report| report.peers.push(PeerStanding::default()),
+            |report| report.peers[7].pod = Some("p".repeat(REPORT_TEXT_BYTES_MAX + 1)),
+            |report| report.events[7].peer.push('p'),
+        ];
+        for (number, break_it) in breaks.into_iter().enumerate() {
+            let mut report = whole.clone();
+            break_it(&mut report);
+            assert!(report.check().is_err(), "{number}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use peer_table::contract::AlarmKind;
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -13,8 +14,9 @@ use udht_sync::kubernetes::client::ApiBounds;
 use udht_sync::kubernetes::pods::{PodUid, Pods, Sight};
 use udht_sync::kubernetes::watch::Follower;
 use udht_sync::metrics::Metrics;
+use udht_sync::node::Node;
 use udht_sync::ops::PeerReport;
-use udht_sync::serve;
+use udht_sync::serve::{self, Bound};
 
 use super::api::{Api, Part, Say};
 use crate::pod::soon;
@@ -361,12 +363,8 @@ struct Args {
     serve: ServeArgs,
 }
 
-#[tokio::test]
-async fn a_sync_has_the_other_pods_for_peers_and_itself_for_none() {
-    let api = Api::start().await;
-    api.says("list", body(LIST));
-    api.says("watch", Say::Events);
-    let manager = StandIn::start("test/udht").await;
+/// A sync that finds its peers by this API.
+async fn bind(api: &Api, manager: &StandIn) -> Bound {
     let args = Args::parse_from([
         "udht-sync",
         "--listen=127.0.0.1:0",
@@ -379,7 +377,48 @@ async fn a_sync_has_the_other_pods_for_peers_and_itself_for_none() {
         &format!("--kubeconfig={}", api.kubeconfig()),
         &format!("--pod-uid={OWN}"),
     ]);
-    let bound = serve::bind(args.serve, Bounds::default()).await.unwrap();
+    serve::bind(args.serve, Bounds::default()).await.unwrap()
+}
+
+/// Waits until a sync has this alarm, or has it no more.
+async fn alarm(node: &Node, alarm: AlarmKind, stands: bool) {
+    let is_so = async {
+        while node.telling.alarms().iter().any(|it| it.alarm == alarm) != stands {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(alarm.word(), is_so).await;
+}
+
+#[tokio::test]
+async fn an_api_that_cannot_be_reached_is_an_alarm_until_it_answers() {
+    let api = Api::start().await;
+    api.says("list", Say::Body(401, UNAUTHORIZED.to_owned()));
+    let manager = StandIn::start("test/udht").await;
+    let bound = bind(&api, &manager).await;
+    let node = Arc::clone(bound.node());
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(bound.run(stop.clone()));
+    let kinds = [AlarmKind::KubernetesUnreachable, AlarmKind::BrakeOn];
+    for kind in kinds {
+        alarm(&node, kind, true).await;
+    }
+    api.says("list", body(LIST));
+    api.says("watch", Say::Events);
+    for kind in kinds {
+        alarm(&node, kind, false).await;
+    }
+    stop.cancel();
+    soon("the sync ends", task).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_sync_has_the_other_pods_for_peers_and_itself_for_none() {
+    let api = Api::start().await;
+    api.says("list", body(LIST));
+    api.says("watch", Say::Events);
+    let manager = StandIn::start("test/udht").await;
+    let bound = bind(&api, &manager).await;
     let ops = format!("http://{}", bound.ops_listen);
     let ops: udht_sync::http::BaseUrl = ops.parse().unwrap();
     let node = Arc::clone(bound.node());
