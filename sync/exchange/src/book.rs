@@ -13,7 +13,7 @@ use std::time::Duration;
 use peer_table::table::Digest;
 use peer_table::{Key, OriginId, StoreId};
 
-use crate::handshake::Partner;
+use crate::handshake::{Partner, Protocols};
 use crate::push::Position;
 
 /// Peers in a book at the most; discovery's further ones are left out, and counted.
@@ -131,6 +131,8 @@ pub struct Peer {
     pub digest: Option<(Digest, Uptime)>,
     /// How far its clock is ahead of ours, in milliseconds.
     pub skew_ms: Option<i64>,
+    /// The versions of the protocol that it understood, when we last met it.
+    pub protocols: Option<Protocols>,
     /// Whether the address turned out to be our own.
     pub is_self: bool,
 }
@@ -147,6 +149,7 @@ impl Peer {
         self.origin = Some(partner.origin);
         self.has_met = partner.has_met;
         self.peer_id.clone_from(&partner.peer_id);
+        self.protocols = Some(partner.protocols);
         self.is_self = false;
     }
 }
@@ -330,6 +333,11 @@ impl PeerBook {
             .iter()
             .filter(move |(_, peer)| peer.back_off_until <= now);
         ready.map(|(address, _)| address)
+    }
+
+    /// The versions of the protocol that a peer understood when we last met it, if we did.
+    pub fn protocols(&self, address: &Address) -> Option<Protocols> {
+        self.peers.get(address)?.protocols
     }
 
     /// Each peer, ourselves included.

@@ -9,7 +9,8 @@
 //! A reader's way in: [`message`] is what is said; [`handshake`] is who may talk to whom;
 //! [`exchange`] is one reconciliation, seen from who begins it; [`respond`] is the other side;
 //! [`push`] plans how a fresh change spreads; [`book`] knows the peers and chooses among them;
-//! [`gone`] says whose records are to go, and who removes them.
+//! [`gone`] says whose records are to go, and who removes them; `versions` is what one version of the
+//! protocol says otherwise than another.
 
 pub mod book;
 pub mod ends;
@@ -20,10 +21,11 @@ pub mod message;
 pub mod outcomes;
 pub mod push;
 pub mod respond;
+mod versions;
 
 pub use book::{Address, PeerBook, Uptime};
 pub use ends::{BoxError, Own, Remote};
 pub use exchange::{ExchangeError, Report};
 pub use gone::PodUid;
-pub use handshake::{HandshakeRefused, Partner, Refusal};
+pub use handshake::{HandshakeRefused, Partner, Protocols, Refusal};
 pub use outcomes::Outcomes;
