@@ -447,7 +447,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::handshake::PROTOCOLS;
+    use crate::handshake::{NEXT, PROTOCOLS};
 
     fn at(seconds: u64) -> Uptime {
         Uptime(Duration::from_secs(seconds))
@@ -531,6 +531,22 @@ mod tests {
         assert_eq!(peer(&book, 2).succeeded, Some(at(1)));
         assert_eq!(peer(&book, 2).skew_ms, Some(5));
         assert_eq!((book.known(), book.reachable()), (4, 1));
+    }
+
+    #[test]
+    fn what_a_peer_speaks_is_what_it_said_last_to_us_or_as_it_called() {
+        let mut book = book(1);
+        assert_eq!(book.protocols(&address(1)), None);
+        book.succeeded(&address(1), &partner(1), 0, None, at(1));
+        assert_eq!(book.protocols(&address(1)), Some(PROTOCOLS));
+        let upgraded = Partner {
+            protocols: NEXT,
+            ..partner(1)
+        };
+        book.heard(&upgraded, None, at(2));
+        assert_eq!(book.protocols(&address(1)), Some(NEXT));
+        book.failed(&address(1), "protocol", at(3), 0);
+        assert_eq!(book.protocols(&address(1)), Some(NEXT), "it is told anew");
     }
 
     #[test]

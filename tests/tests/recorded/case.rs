@@ -75,7 +75,7 @@ impl Case {
     /// A message.
     pub(crate) fn message<M>(name: &str, value: &M) -> Self
     where
-        M: Message + Default + Clone + PartialEq + 'static,
+        M: Message + Default + Clone + PartialEq + Debug + 'static,
     {
         let value = value.clone();
         Self {
