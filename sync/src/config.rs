@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
+use peer_exchange::Protocols;
+use peer_exchange::handshake::PROTOCOLS;
 use peer_table::ClusterId;
 
 use crate::discovery::Discovery;
@@ -123,6 +125,13 @@ pub struct EndsArgs {
     /// `off` neither encrypts nor asks who is at the other end. All pods need the same.
     #[arg(long, env = "UDHT_TLS", value_name = "HOW", default_value = "auto")]
     pub tls: Tls,
+    /// The versions of the protocol to speak with other pods, as MIN-MAX, in place of those of this
+    /// release
+    ///
+    /// To try the version that the next release is to speak, and to hold on to an older one.
+    #[arg(long, env = "UDHT_PROTOCOLS", value_name = "MIN-MAX", default_value_t = PROTOCOLS,
+        hide = true)]
+    pub protocols: Protocols,
     /// How `--tls auto` goes about it
     #[command(flatten)]
     pub authority: AuthorityArgs,

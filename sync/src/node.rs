@@ -85,6 +85,7 @@ impl Node {
             manager,
             cluster,
             tls: how,
+            protocols,
             authority: _,
             kubernetes,
         } = ends;
@@ -117,7 +118,10 @@ impl Node {
             transport: Transport::new(bounds.peer, bounds.peer_age, tls.clone(), sent, received),
             metrics,
             table: peers::table_name(),
-            options: Options::default(),
+            options: Options {
+                protocols: *protocols,
+                ..Options::default()
+            },
             interval,
             missed,
             bounds,
@@ -211,12 +215,22 @@ impl Node {
         Uptime(self.running.elapsed())
     }
 
+    /// How to talk to the peer at `address`: in a version of the protocol that it understood when it
+    /// was last met.
+    pub fn options_for(&self, address: &Address) -> Options {
+        Options {
+            partner: self.book().protocols(address),
+            ..self.options
+        }
+    }
+
     /// Makes the tables of this pod and of the peer at `address` equal, and notes what came of it.
     /// The answer is what it found, and how long it took.
     pub async fn exchange(&self, address: &Address) -> Result<(Report, Duration), ExchangeError> {
         let watch = Stopwatch::start();
         let line = self.transport.to(address);
-        let exchange = exchange(&self.manager, &line, &self.table, &self.options);
+        let options = self.options_for(address);
+        let exchange = exchange(&self.manager, &line, &self.table, &options);
         let after = self.bounds.exchange;
         let result = tokio::time::timeout(after, exchange)
             .await
@@ -240,6 +254,7 @@ impl Node {
                 tracing::debug!(
                     peer = %address,
                     result = report.kind.word(),
+                    protocol = report.protocol,
                     sent = report.moved.sent,
                     received = report.moved.received,
                     "exchanged"

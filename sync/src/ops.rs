@@ -237,6 +237,9 @@ pub struct PeerView {
     pub equal: Option<bool>,
     /// How far its clock is ahead of this machine's, in milliseconds.
     pub skew_ms: Option<i64>,
+    /// The versions of the protocol that it understood when it was last met, as `MIN-MAX`.
+    #[serde(default)]
+    pub protocols: Option<String>,
 }
 
 /// The word in metrics for a problem that the book has: there, a refusal has its reason only.
@@ -279,6 +282,7 @@ async fn peers(node: &Node) -> Answered {
         last_error: peer.problem.map(result_word),
         equal: digest.and_then(|own| peer.digest.map(|(theirs, _)| own == theirs)),
         skew_ms: peer.skew_ms,
+        protocols: peer.protocols.map(|versions| versions.to_string()),
     };
     let report = PeerReport {
         manager: state.is_some(),

@@ -147,8 +147,8 @@ impl Pusher {
             };
             let watch = Stopwatch::start();
             let line = self.transport.to(address);
-            let options = &node.options;
-            let result = push(&node.manager, state, &line, news, scope, options).await;
+            let options = node.options_for(address);
+            let result = push(&node.manager, state, &line, news, scope, &options).await;
             node.metrics
                 .pushes
                 .seconds

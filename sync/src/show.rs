@@ -20,6 +20,8 @@ pub struct ExchangeView {
     pub peer_id: Option<String>,
     /// Its store's id.
     pub store: String,
+    /// The version of the protocol that was spoken.
+    pub protocol: u32,
     /// `equal`, `reconciled` or `snapshot`.
     pub result: &'static str,
     /// Why the fingerprints had to be compared range by range, if so.
@@ -62,6 +64,7 @@ impl ExchangeView {
         let Report {
             kind,
             partner,
+            protocol,
             skew_ms,
             digest,
             partner_digest: _,
@@ -78,6 +81,7 @@ impl ExchangeView {
             address: address.to_string(),
             peer_id: partner.peer_id.as_ref().map(ToString::to_string),
             store: partner.store.to_string(),
+            protocol: *protocol,
             result: kind.word(),
             fallback: match kind {
                 Kind::Snapshot(fallback) => Some(fallback.word()),
@@ -107,6 +111,7 @@ pub fn exchange(out: &mut impl Write, view: &ExchangeView) -> io::Result<()> {
     let peer_id = view.peer_id.as_deref().unwrap_or("unnamed");
     writeln!(out, "peer      {}  {peer_id}", view.address)?;
     writeln!(out, "store     {}", view.store)?;
+    writeln!(out, "protocol  {}", view.protocol)?;
     let fallback = view.fallback.map(|fallback| format!(" ({fallback})"));
     let now = if view.equal {
         "both tables are equal"
@@ -173,7 +178,7 @@ fn outcomes(outcomes: &BTreeMap<&'static str, u64>) -> String {
 /// Shows what is known of the peers to people.
 pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
     let heads = [
-        "ADDRESS", "POD", "PEER", "LAST OK", "HEARD", "TABLE", "CLOCK", "FAILED", "ERROR",
+        "ADDRESS", "POD", "PEER", "LAST OK", "HEARD", "TABLE", "CLOCK", "SPEAKS", "FAILED", "ERROR",
     ];
     table(out, heads, report.peers.iter().map(row))?;
     match report.records {
@@ -262,7 +267,7 @@ pub fn handover(out: &mut impl Write, handover: &HandoverView) -> io::Result<()>
     }
 }
 
-fn row(peer: &PeerView) -> [String; 9] {
+fn row(peer: &PeerView) -> [String; 10] {
     let none = || "-".to_owned();
     let ago = |ms: Option<u64>| ms.map_or_else(none, |ms| format!("{} ago", seconds(ms)));
     let who = if peer.is_self {
@@ -281,6 +286,7 @@ fn row(peer: &PeerView) -> [String; 9] {
         ago(peer.last_heard_ms),
         table.map_or_else(none, str::to_owned),
         peer.skew_ms.map_or_else(none, |ms| format!("{ms:+} ms")),
+        peer.protocols.clone().unwrap_or_else(none),
         peer.failures.to_string(),
         peer.last_error.clone().unwrap_or_else(none),
     ]
@@ -310,6 +316,7 @@ mod tests {
             last_error: None,
             equal: Some(true),
             skew_ms: Some(-3),
+            protocols: Some("1-2".to_owned()),
         }
     }
 
@@ -322,6 +329,7 @@ mod tests {
             last_heard_ms: None,
             equal: None,
             skew_ms: None,
+            protocols: None,
             address: "10.0.0.1:3003".to_owned(),
             ..peer()
         };
@@ -350,6 +358,7 @@ mod tests {
             address: "10.0.0.2:3003".to_owned(),
             peer_id: Some("peer-2".to_owned()),
             store: "01010101-0101-0101-0101-010101010101".to_owned(),
+            protocol: 1,
             result: "snapshot",
             fallback: Some("cheaper"),
             equal: true,

@@ -109,6 +109,24 @@ pub fn state(agent: &Agent, url: &str) -> Result<State> {
     Ok(State::decode(&response.body_mut().read_to_vec()?[..])?)
 }
 
+/// All records that pass this filter (`label=K=V`, or nothing), page by page; `get` asks a manager for a
+/// path.
+pub fn pages(mut get: impl FnMut(&str) -> Result<Answer>, filter: &str) -> Result<Vec<Value>> {
+    let mut records = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = get(&format!("/v1/peers?limit=1000{after}&{filter}"))?;
+        let mut page = page.ok()?;
+        if let Value::Array(peers) = page["peers"].take() {
+            records.extend(peers);
+        }
+        match page["next"].as_str() {
+            Some(next) => after = format!("&after={next}"),
+            None => return Ok(records),
+        }
+    }
+}
+
 fn answer(mut response: Response<ureq::Body>) -> Result<Answer> {
     let status = response.status().as_u16();
     let text = response.body_mut().read_to_string()?;

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use ureq::Agent;
 
+use crate::cluster::trickle::Way;
 use crate::cluster::wait::until;
-use crate::http;
+use crate::http::{self, Answer};
 use crate::process::{Process, program};
 
 /// The port of a manager.
@@ -168,6 +170,15 @@ impl Pod {
         format!("http://{}:{MANAGER_PORT}", self.address)
     }
 
+    /// The way to its manager, wherever it is in its life.
+    pub fn way(&self) -> Direct {
+        Direct {
+            pod: format!("pod-{}", self.number),
+            url: self.manager_url(),
+            agent: http::agent(),
+        }
+    }
+
     /// Where its sync exchanges.
     pub fn exchange_address(&self) -> String {
         format!("{}:{EXCHANGE_PORT}", self.address)
@@ -187,6 +198,13 @@ impl Pod {
         held.retain(|argument| !flags.contains(&flag(argument)));
         let arguments = arguments.iter().map(|argument| (*argument).to_owned());
         self.options.manager_arguments.extend(arguments);
+    }
+
+    /// From its next start on, its sync speaks these versions of the protocol, as MIN-MAX.
+    pub fn speak_protocols(&mut self, versions: &str) {
+        let held = &mut self.options.sync_arguments;
+        held.retain(|argument| !argument.starts_with("--protocols="));
+        held.push(format!("--protocols={versions}"));
     }
 
     /// From its next start on, its sync finds the others so: `--discovery`.
@@ -354,6 +372,43 @@ impl Pod {
         let state = http::state(agent, &self.manager_url())?;
         let table = state.tables.first().context("a manager without a table")?;
         Ok((table.digest.sum, table.digest.records))
+    }
+}
+
+/// The way to the manager of a pod on this machine.
+#[derive(Debug)]
+pub struct Direct {
+    pod: String,
+    url: String,
+    agent: Agent,
+}
+
+impl Direct {
+    /// GET of a path of the manager.
+    pub fn get(&self, path: &str) -> Result<Answer> {
+        http::get(&self.agent, &format!("{}{path}", self.url))
+    }
+}
+
+impl Way for Direct {
+    fn pod(&self) -> &str {
+        &self.pod
+    }
+
+    fn put(&mut self, path: &str, body: &Value) -> Result<Answer> {
+        http::put(&self.agent, &format!("{}{path}", self.url), body)
+    }
+
+    fn delete(&mut self, path: &str) -> Result<Answer> {
+        http::delete(&self.agent, &format!("{}{path}", self.url))
+    }
+
+    fn records(&mut self, filter: &str) -> Result<Vec<Value>> {
+        http::pages(|path| self.get(path), filter)
+    }
+
+    fn forget(&mut self) {
+        self.agent = http::agent();
     }
 }
 

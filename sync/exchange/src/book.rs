@@ -14,7 +14,7 @@ use peer_table::table::Digest;
 use peer_table::{Key, OriginId, StoreId};
 
 use crate::differs::Difference;
-use crate::handshake::Partner;
+use crate::handshake::{Partner, Protocols};
 use crate::push::Position;
 
 /// Peers in a book at the most; discovery's further ones are left out, and counted.
@@ -132,6 +132,8 @@ pub struct Peer {
     pub digest: Option<(Digest, Uptime)>,
     /// How far its clock is ahead of ours, in milliseconds.
     pub skew_ms: Option<i64>,
+    /// The versions of the protocol that it understood, when we last met it.
+    pub protocols: Option<Protocols>,
     /// Whether the address turned out to be our own.
     pub is_self: bool,
     /// What exchanges with it leave different.
@@ -150,6 +152,7 @@ impl Peer {
         self.origin = Some(partner.origin);
         self.has_met = partner.has_met;
         self.peer_id.clone_from(&partner.peer_id);
+        self.protocols = Some(partner.protocols);
         self.is_self = false;
     }
 }
@@ -348,6 +351,11 @@ impl PeerBook {
         ready.map(|(address, _)| address)
     }
 
+    /// The versions of the protocol that a peer understood when we last met it, if we did.
+    pub fn protocols(&self, address: &Address) -> Option<Protocols> {
+        self.peers.get(address)?.protocols
+    }
+
     /// Each peer, ourselves included.
     pub fn peers(&self) -> impl Iterator<Item = (&Address, &Peer)> {
         self.peers.iter()
@@ -455,7 +463,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::handshake::PROTOCOLS;
+    use crate::handshake::{NEXT, PROTOCOLS};
 
     fn at(seconds: u64) -> Uptime {
         Uptime(Duration::from_secs(seconds))
@@ -539,6 +547,22 @@ mod tests {
         assert_eq!(peer(&book, 2).succeeded, Some(at(1)));
         assert_eq!(peer(&book, 2).skew_ms, Some(5));
         assert_eq!((book.known(), book.reachable()), (4, 1));
+    }
+
+    #[test]
+    fn what_a_peer_speaks_is_what_it_said_last_to_us_or_as_it_called() {
+        let mut book = book(1);
+        assert_eq!(book.protocols(&address(1)), None);
+        book.succeeded(&address(1), &partner(1), 0, None, at(1));
+        assert_eq!(book.protocols(&address(1)), Some(PROTOCOLS));
+        let upgraded = Partner {
+            protocols: NEXT,
+            ..partner(1)
+        };
+        book.heard(&upgraded, None, at(2));
+        assert_eq!(book.protocols(&address(1)), Some(NEXT));
+        book.failed(&address(1), "protocol", at(3), 0);
+        assert_eq!(book.protocols(&address(1)), Some(NEXT), "it is told anew");
     }
 
     #[test]

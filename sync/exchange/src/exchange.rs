@@ -45,6 +45,9 @@ pub struct Options {
     pub round_trips_max: u64,
     /// The versions of the protocol to speak.
     pub protocols: Protocols,
+    /// Those that the partner understood when it was last met, if it was: the first message is then
+    /// in one that it should understand.
+    pub partner: Option<Protocols>,
 }
 
 impl Default for Options {
@@ -57,6 +60,7 @@ impl Default for Options {
             page: 16_384,
             round_trips_max: 4_096,
             protocols: PROTOCOLS,
+            partner: None,
         }
     }
 }
@@ -70,6 +74,8 @@ pub struct Report {
     pub origin: OriginId,
     /// With whom.
     pub partner: Partner,
+    /// The version of the protocol that was spoken.
+    pub protocol: u32,
     /// How far its clock is ahead of ours, in milliseconds.
     pub skew_ms: i64,
     /// The digest of our table afterwards.

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::hash::Hasher;
+use std::str::FromStr;
 
 use peer_table::contract::{InvalidMessage, State};
 use peer_table::{ClusterId, Key, OriginId, StoreId, WallTime, mutants};
@@ -25,6 +26,40 @@ pub struct Protocols {
 
 /// The versions of the protocol that this release understands.
 pub const PROTOCOLS: Protocols = Protocols { min: 1, max: 1 };
+/// Those that the next release is to understand: this one can speak them too, and does where it is
+/// told to, so that a version is tried between real pods before any release speaks it by itself.
+pub const NEXT: Protocols = Protocols { min: 1, max: 2 };
+
+/// A text that is no range of versions that can be spoken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("versions of the protocol are MIN-MAX, of {} to {}", NEXT.min, NEXT.max)]
+pub struct InvalidProtocols;
+
+impl FromStr for Protocols {
+    type Err = InvalidProtocols;
+
+    /// Of what is spoken with [`NEXT`] at the most.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (min, max) = text.split_once('-').ok_or(InvalidProtocols)?;
+        let version = |text: &str| {
+            let version = text.parse().map_err(|_| InvalidProtocols)?;
+            NEXT.contains(version)
+                .then_some(version)
+                .ok_or(InvalidProtocols)
+        };
+        let (min, max) = (version(min)?, version(max)?);
+        if min > max {
+            return Err(InvalidProtocols);
+        }
+        Ok(Self { min, max })
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.min, self.max)
+    }
+}
 
 impl Protocols {
     /// Whether `protocol` is one of them.
@@ -519,6 +554,22 @@ mod tests {
         assert_eq!(range(1, 2).highest_common(range(2, 3)), Some(2));
         assert_eq!(range(1, 3).highest_common(range(1, 2)), Some(2));
         assert_eq!(range(1, 1).highest_common(range(2, 3)), None);
+    }
+
+    #[test]
+    fn the_next_release_talks_to_this_one() {
+        assert!(NEXT.max <= PROTOCOLS.max + 1 && NEXT.min <= PROTOCOLS.min + 1);
+        assert_eq!(PROTOCOLS.highest_common(NEXT), Some(PROTOCOLS.max));
+    }
+
+    #[test]
+    fn a_range_is_told_as_a_text_and_no_version_that_cannot_be_spoken() {
+        for range in [PROTOCOLS, NEXT, Protocols { min: 2, max: 2 }] {
+            assert_eq!(range.to_string().parse(), Ok(range));
+        }
+        for bad in ["", "1", "2-1", "0-1", "1-3", "1-", "-1", "1-2-2", "one-two"] {
+            assert_eq!(bad.parse::<Protocols>(), Err(InvalidProtocols), "{bad}");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! [`exchange`] is one reconciliation, seen from who begins it; [`respond`] is the other side;
 //! [`push`] plans how a fresh change spreads; [`book`] knows the peers and chooses among them;
 //! [`differs`] knows whose tables stay different; [`gone`] says whose records are to go, and who
-//! removes them; [`alarms`] says what of all that a person should look at.
+//! removes them; [`alarms`] says what of all that a person should look at; `versions` is what one
+//! version of the protocol says otherwise than another.
 
 pub mod alarms;
 pub mod book;
@@ -23,10 +24,11 @@ pub mod message;
 pub mod outcomes;
 pub mod push;
 pub mod respond;
+mod versions;
 
 pub use book::{Address, PeerBook, Uptime};
 pub use ends::{BoxError, Own, Remote};
 pub use exchange::{ExchangeError, Report};
 pub use gone::PodUid;
-pub use handshake::{HandshakeRefused, Partner, Refusal};
+pub use handshake::{HandshakeRefused, Partner, Protocols, Refusal};
 pub use outcomes::Outcomes;

@@ -296,6 +296,10 @@ pub struct Swapped {
     /// The tombstones that beat records given: an encoded [`Batch`], or nothing.
     #[prost(bytes = "bytes", tag = "5")]
     pub answers: Bytes,
+    /// From version 2 of the protocol on, in place of `outcomes`: each outcome once for all that
+    /// follow one another, and behind it, as a varint, how many more they are.
+    #[prost(bytes = "vec", tag = "6")]
+    pub runs: Vec<u8>,
 }
 
 /// The responder's side of a push.
@@ -308,6 +312,9 @@ pub struct Pushed {
     /// The tombstones that beat records pushed: an encoded [`Batch`], or nothing.
     #[prost(bytes = "bytes", tag = "2")]
     pub answers: Bytes,
+    /// As in [`Swapped`].
+    #[prost(bytes = "vec", tag = "3")]
+    pub runs: Vec<u8>,
 }
 
 /// Bytes that are no request, or no response.

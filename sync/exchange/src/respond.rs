@@ -25,6 +25,7 @@ use crate::message::{
 };
 use crate::outcomes::{Outcomes, is_refused};
 use crate::push::{PassOn, Position, Scope};
+use crate::versions;
 
 /// A response, and what is to be known about it.
 #[derive(Clone, PartialEq, Debug)]
@@ -85,7 +86,7 @@ const fn ask_word(ask: Option<&Ask>) -> &'static str {
 }
 
 /// Answers one request. `understood` are the versions of the protocol to accept:
-/// [`PROTOCOLS`](crate::handshake::PROTOCOLS), but in tests.
+/// [`PROTOCOLS`](crate::handshake::PROTOCOLS), unless somebody said otherwise.
 ///
 /// There is an answer to any bytes; what is wrong with them is in it and in the report.
 pub async fn respond<O: Own>(own: &O, body: &[u8], understood: Protocols) -> Responded {
@@ -138,6 +139,11 @@ fn finish(
         report.refused = Some(refusal);
         refused
     });
+    // In the version of the hello that goes with it.
+    let answer = match &hello {
+        Some(hello) => versions::put(answer, hello.protocol),
+        None => answer,
+    };
     let response = Response {
         hello,
         table,

@@ -5,11 +5,14 @@
 //! happens, and each draws its details from a seed of its own: what is left out changes nothing in
 //! the others.
 //!
-//! Ordinary histories are drawn here; in `floors` those in which tombstones come and go all the time;
-//! and in `families` those that are drawn towards one order of events each.
+//! Ordinary histories are drawn here; in `floors` those in which tombstones come and go all the time; in
+//! `upgrades` those in which one release follows another; and in `families` those that are drawn towards one order of events each.
 
 mod families;
 mod floors;
+mod upgrades;
+
+use peer_exchange::handshake::{NEXT, PROTOCOLS, Protocols};
 
 pub use self::families::Family;
 use crate::random::Random;
@@ -104,6 +107,8 @@ pub enum Event {
     /// A program of a pod is killed, after so many steps of its store; and comes back after so many
     /// milliseconds.
     Crash(usize, Program, u64, u64),
+    /// A pod is killed, and comes back after so many milliseconds as a build of this release.
+    Release(usize, Release, u64),
     /// The pods are parted in two: those of the set bits, and the others.
     Part(u64),
     /// The network is whole again.
@@ -147,6 +152,31 @@ pub enum Program {
     Sync,
     /// Both.
     Both,
+}
+
+/// Which release a pod is of, by the versions of the protocol that it speaks.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Release {
+    /// This one.
+    This,
+    /// The one after it, which has a version more.
+    Next,
+    /// The one after that, which has dropped the version that this one speaks.
+    AfterNext,
+}
+
+impl Release {
+    /// The versions of the protocol that it understands.
+    pub fn protocols(self) -> Protocols {
+        match self {
+            Self::This => PROTOCOLS,
+            Self::Next => NEXT,
+            Self::AfterNext => Protocols {
+                min: NEXT.max,
+                ..NEXT
+            },
+        }
+    }
 }
 
 /// What happens to a store.

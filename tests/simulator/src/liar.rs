@@ -111,14 +111,26 @@ pub(crate) fn response(request: &[u8], response: Vec<u8>, random: &mut Random) -
         Some(Answer::Fingerprints(page)) => *page = listing(random),
         Some(Answer::Swapped(swapped)) => match random.below(4) {
             0 => swapped.dealt_with = small(random),
-            1 => swapped.outcomes = garbage(random),
+            1 => (swapped.outcomes, swapped.runs) = lies(&swapped.runs, random),
             2 => swapped.digest = digest(random),
             _ => swapped.batch = spoilt(&swapped.batch, random),
         },
-        Some(Answer::Pushed(pushed)) => pushed.outcomes = garbage(random),
+        Some(Answer::Pushed(pushed)) => {
+            (pushed.outcomes, pushed.runs) = lies(&pushed.runs, random);
+        }
         _ => {}
     }
     lie.to_bytes()
+}
+
+/// Outcomes that never were, in the form that is spoken.
+fn lies(runs: &[u8], random: &mut Random) -> (Vec<u8>, Vec<u8>) {
+    let lies = garbage(random);
+    if runs.is_empty() {
+        (lies, Vec::new())
+    } else {
+        (Vec::new(), lies)
+    }
 }
 
 /// The records of a batch, none of which is to be taken any more.

@@ -23,7 +23,7 @@ mod sync;
 mod world;
 
 pub use directed::Directed;
-pub use history::{Event, Family, History, Network, Program, Setting, Step, StoreFault};
+pub use history::{Event, Family, History, Network, Program, Release, Setting, Step, StoreFault};
 pub use random::Random;
 pub use run::{Outcome, run};
 pub use shrink::shrink;

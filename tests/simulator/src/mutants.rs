@@ -32,6 +32,7 @@ const fn mutant(name: &'static str, family: Family, within: u64) -> Mutant {
 pub const SOUND: &[Mutant] = &[
     mutant("", Family::ANY, 200),
     mutant("", Family::FLOORS, 1_000),
+    mutant("", Family::UPGRADES, 200),
     mutant("", Family::CUT, 20),
     mutant("", Family::RESTORE, 20),
     mutant("", Family::LATE_PUSH, 50),
@@ -95,4 +96,5 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("apply-before-commit", Family::ANY, 20),
     mutant("doubt-taken-for-no", Family::ANY, 100),
     mutant("changed-store-written", Family::ANY, 50),
+    mutant("newest-version-only", Family::UPGRADES, 20),
 ];

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use peer_exchange::exchange::Kind;
-use peer_exchange::handshake::Protocols;
+use peer_exchange::handshake::NEXT;
 use peer_exchange::{Address, Report};
 use peer_table::opening::Draw;
 use peer_table::table::{Match, Precondition, Row};
@@ -16,7 +16,8 @@ use crate::owner::{command, draft};
 use crate::pod::{Command, Manager, Operation, Pod, Write, key};
 use crate::random::Random;
 use crate::sync::{
-    self, announce, begin_exchange, crash, discover, ends, revive, round, run_exchange, tend,
+    self, announce, begin_exchange, change_release, crash, discover, ends, revive, round,
+    run_exchange, tend,
 };
 use crate::world::{Answer, START_MS, Sim, Tasks, Violation, World};
 
@@ -136,7 +137,7 @@ fn add_pod(world: &mut World, cluster: usize, address: Option<Address>) -> usize
     });
     let mut pod = Pod::new(number, cluster, address.clone());
     if (world.setting.newer >> (number % 64)) & 1 == 1 {
-        pod.protocols = Protocols { min: 1, max: 2 };
+        pod.protocols = NEXT;
     }
     world.addresses.insert(address, number);
     world.pods.push(pod);
@@ -229,6 +230,10 @@ pub(crate) fn happen(sim: &Sim, world: &mut World, event: &Event, random: &mut R
             } else {
                 world.pods[pod].doom = Some((program, steps, after_ms));
             }
+        }
+        Event::Release(pod, release, after_ms) => {
+            let pod = meant(world, pod);
+            change_release(sim, world, pod, release, after_ms);
         }
         Event::Part(side) => world.parted = Some(side),
         Event::Heal => world.parted = None,
@@ -756,8 +761,9 @@ pub(crate) fn exchange_now(sim: &Sim, tasks: &mut Tasks, from: usize, to: usize)
             }
             world.say(|| match &result {
                 Ok(report) => format!(
-                    "{from} and {to}: {}, {:?}",
+                    "{from} and {to}: {} in version {}, {:?}",
                     report.kind.word(),
+                    report.protocol,
                     report.moved
                 ),
                 Err(error) => format!("{from} and {to}: {}", sync::tell(error)),

@@ -18,7 +18,7 @@ use peer_table::table::{Digest, SessionId};
 use peer_table::{Contact, Fingerprint, Key, StoreId, TableName, WallTime, peers};
 use siphasher::sip::SipHasher13;
 
-use crate::history::{Program, Setting};
+use crate::history::{Program, Release, Setting};
 use crate::liar;
 use crate::owner::{self, command};
 use crate::pod::{Command, Manager, Operation, Sync, Write};
@@ -63,6 +63,19 @@ pub(crate) fn start(sim: &Sim, world: &mut World, pod: usize) {
     }
     // Not all that is missed is pushed again: an exchange finds it.
     round(sim, world, pod, &mut Random::new(0));
+}
+
+/// Kills both programs of a pod, which start again after a while as a build that speaks these versions
+/// of the protocol.
+pub(crate) fn change_release(
+    sim: &Sim,
+    world: &mut World,
+    pod: usize,
+    release: Release,
+    after_ms: u64,
+) {
+    world.pods[pod].protocols = release.protocols();
+    crash(sim, world, pod, Program::Both, after_ms);
 }
 
 /// Kills a program of a pod, which starts again after a while.
@@ -143,13 +156,15 @@ pub(crate) fn tend(world: &mut World, pod: usize) {
 }
 
 /// How exchanges are done.
-pub(crate) fn options(setting: &Setting, pod: &crate::pod::Pod) -> Options {
+pub(crate) fn options(setting: &Setting, pod: &crate::pod::Pod, peer: &Address) -> Options {
+    let sync = pod.sync.as_ref();
     Options {
         symbols_first: setting.symbols_first,
         symbols_max: setting.sketch_symbols,
         page: setting.page,
         round_trips_max: 1_000,
         protocols: pod.protocols,
+        partner: sync.and_then(|sync| sync.book.protocols(peer)),
     }
 }
 
@@ -181,8 +196,9 @@ pub(crate) fn begin_exchange(
         let mut world = own.sim.world();
         world.say(|| match &result {
             Ok(report) => format!(
-                "pod {pod}: exchange with {peer}: {}, {:?}",
+                "pod {pod}: exchange with {peer}: {} in version {}, {:?}",
                 report.kind.word(),
+                report.protocol,
                 report.moved
             ),
             Err(error) => format!("pod {pod}: exchange with {peer}: {}", tell(error)),
@@ -248,7 +264,7 @@ pub(crate) fn ends(
 pub(crate) async fn run_exchange(own: &Hand, line: &Line) -> Result<Report, ExchangeError> {
     let options = {
         let world = own.sim.world();
-        options(&world.setting, &world.pods[own.pod])
+        options(&world.setting, &world.pods[own.pod], &line.to)
     };
     exchange(own, line, &peers::table_name(), &options).await
 }
@@ -368,7 +384,8 @@ async fn reach(
         let (own, line, options) = {
             let world = sim.world();
             let (own, line) = ends(sim, &world, pod, address, random.fork());
-            (own, line, options(&world.setting, &world.pods[pod]))
+            let options = options(&world.setting, &world.pods[pod], address);
+            (own, line, options)
         };
         let state = match &state {
             Some(state) => Ok(state.clone()),

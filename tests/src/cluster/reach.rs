@@ -8,6 +8,7 @@ use ureq::Agent;
 
 use super::forward::Forward;
 use super::kubectl::Kubectl;
+use super::trickle::Way;
 use crate::http::{self, Answer};
 use crate::pod::{MANAGER_PORT, OPS_PORT};
 
@@ -60,19 +61,7 @@ impl Reach {
 
     /// All records of the manager that pass this filter (`label=K=V`, or nothing).
     pub fn records(&mut self, filter: &str) -> Result<Vec<Value>> {
-        let mut records = Vec::new();
-        let mut after = String::new();
-        loop {
-            let page = self.get(&format!("/v1/peers?limit=1000{after}&{filter}"))?;
-            let mut page = page.ok()?;
-            if let Value::Array(peers) = page["peers"].take() {
-                records.extend(peers);
-            }
-            match page["next"].as_str() {
-                Some(next) => after = format!("&after={next}"),
-                None => return Ok(records),
-            }
-        }
+        http::pages(|path| self.get(path), filter)
     }
 
     /// The digest of the manager's table of peers, and how many records that has.
@@ -117,6 +106,28 @@ impl Reach {
             self.forward = Some(forward);
         }
         said
+    }
+}
+
+impl Way for Reach {
+    fn pod(&self) -> &str {
+        Self::pod(self)
+    }
+
+    fn put(&mut self, path: &str, body: &Value) -> Result<Answer> {
+        Self::put(self, path, body)
+    }
+
+    fn delete(&mut self, path: &str) -> Result<Answer> {
+        Self::delete(self, path)
+    }
+
+    fn records(&mut self, filter: &str) -> Result<Vec<Value>> {
+        Self::records(self, filter)
+    }
+
+    fn forget(&mut self) {
+        Self::forget(self);
     }
 }
 

@@ -1,5 +1,5 @@
-//! A steady trickle of writes into a release, whatever is done to it meanwhile, and the account of
-//! what was answered with success: that must be in every pod in the end.
+//! A steady trickle of writes into pods, whatever is done to them meanwhile, and the account of what was
+//! answered with success: that must be in every pod in the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,10 +7,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use serde_json::Value;
 
 use super::kubectl::Kubectl;
 use super::reach::Reach;
 use super::wait::until;
+use crate::http::Answer;
 use crate::ledger::{self, Ledger};
 
 /// Between two writes of one writer.
@@ -21,6 +23,24 @@ const REST: Duration = Duration::from_millis(250);
 const EVERYWHERE: Duration = Duration::from_mins(1);
 /// Of the lost writes, those that an error names.
 const NAMED_MAX: usize = 10;
+
+/// The way to the manager of one pod, which may be away for a while.
+pub trait Way: Send + 'static {
+    /// The name of the pod.
+    fn pod(&self) -> &str;
+
+    /// PUT to a path of the manager.
+    fn put(&mut self, path: &str, body: &Value) -> Result<Answer>;
+
+    /// DELETE of a path of the manager.
+    fn delete(&mut self, path: &str) -> Result<Answer>;
+
+    /// All records of the manager that pass this filter (`label=K=V`).
+    fn records(&mut self, filter: &str) -> Result<Vec<Value>>;
+
+    /// A request was not answered with success: what there is of a way is not to be trusted again.
+    fn forget(&mut self);
+}
 
 /// The writers, one for each pod.
 #[derive(Debug)]
@@ -45,12 +65,18 @@ pub struct Written {
 impl Trickle {
     /// Begins to write to these pods. `name` tells these records from those of other trickles.
     pub fn begin(kubectl: &Kubectl, pods: &[String], name: &str) -> Self {
+        let ways = pods.iter().map(|pod| Reach::to(kubectl, pod));
+        Self::through(ways, name)
+    }
+
+    /// Begins to write by these ways, each to a pod of its own.
+    pub fn through<W: Way>(ways: impl IntoIterator<Item = W>, name: &str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
-        let writers = pods.iter().map(|pod| {
+        let writers = ways.into_iter().map(|way| {
             let writer = Writer {
-                reach: Reach::to(kubectl, pod),
-                prefix: format!("{name}-{pod}"),
+                prefix: format!("{name}-{}", way.pod()),
+                way,
                 name: name.to_owned(),
                 ledger: Ledger::default(),
                 written: 0,
@@ -109,26 +135,22 @@ impl Drop for Trickle {
 impl Written {
     /// Waits until each of these pods holds each write that was answered, and no record that was
     /// deleted.
-    pub fn wait_until_in_all(&self, reaches: &mut [Reach]) -> Result<()> {
+    pub fn wait_until_in_all<W: Way>(&self, ways: &mut [W]) -> Result<()> {
         until(
             "every pod holds what was answered with success",
             EVERYWHERE,
-            || {
-                reaches
-                    .iter_mut()
-                    .try_for_each(|reach| self.look_for_all(reach))
-            },
+            || ways.iter_mut().try_for_each(|way| self.look_for_all(way)),
         )
     }
 
-    fn look_for_all(&self, reach: &mut Reach) -> Result<()> {
-        let records = reach.records(&format!("label=trickle={}", self.name))?;
+    fn look_for_all(&self, way: &mut impl Way) -> Result<()> {
+        let records = way.records(&format!("label=trickle={}", self.name))?;
         let lost = self.ledger.wrong(&ledger::numbers(&records), "");
         let named = &lost[..lost.len().min(NAMED_MAX)];
         ensure!(
             lost.is_empty(),
             "pod {}: {} of {} records are not as was answered: {}",
-            reach.pod(),
+            way.pod(),
             lost.len(),
             self.ledger.keys().count(),
             named.join("; ")
@@ -137,22 +159,22 @@ impl Written {
     }
 
     /// Deletes what was written, so that the next steps have a small table.
-    pub fn delete(&self, reach: &mut Reach) -> Result<()> {
+    pub fn delete(&self, way: &mut impl Way) -> Result<()> {
         let path = format!("/v1/peers?label=trickle={}", self.name);
-        reach.delete(&path)?.ok().context("delete the trickle")?;
+        way.delete(&path)?.ok().context("delete the trickle")?;
         Ok(())
     }
 }
 
-struct Writer {
-    reach: Reach,
+struct Writer<W> {
+    way: W,
     prefix: String,
     name: String,
     ledger: Ledger,
     written: u64,
 }
 
-impl Writer {
+impl<W: Way> Writer<W> {
     fn write_until(mut self, stop: &AtomicBool, answered: &AtomicU64) -> Ledger {
         while !stop.load(Ordering::Relaxed) {
             let good = self.write();
@@ -179,9 +201,9 @@ impl Writer {
         let answer = match content {
             Some(content) => {
                 let record = ledger::record(("trickle", &self.name), content);
-                self.reach.put(&path, &record)
+                self.way.put(&path, &record)
             }
-            None => self.reach.delete(&path),
+            None => self.way.delete(&path),
         };
         let status = answer.map_or(0, |answer| answer.status);
         let good = (200..300).contains(&status);
@@ -190,7 +212,7 @@ impl Writer {
         } else {
             self.ledger.unknown(&key, content);
             // A way that was cut in the middle is not to be trusted again.
-            self.reach.forget();
+            self.way.forget();
         }
         good
     }

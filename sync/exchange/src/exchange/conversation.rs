@@ -10,6 +10,7 @@ use super::{ExchangeError, Kind, Moved, Options, Report, Traffic};
 use crate::ends::{Own, Remote};
 use crate::handshake::{HandshakeRefused, Identity, Partner, Protocols, Refusal, skew_ms};
 use crate::message::{Answer, Ask, Hello, Open, Opened, Request, Response};
+use crate::versions;
 
 /// Asks one partner about one table.
 pub(crate) struct Conversation<'a, O, R> {
@@ -20,6 +21,8 @@ pub(crate) struct Conversation<'a, O, R> {
     identity: Identity,
     /// The version of the protocol that is spoken.
     protocol: u32,
+    /// Whether that is the one that the partner named, as it refused another.
+    is_named: bool,
     /// Whom we met at the other end, and how far its clock is ahead, in milliseconds.
     met: Option<(Partner, i64)>,
     /// The digest of the partner's table when it last said one.
@@ -43,13 +46,17 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
         state: &State,
         options: &'a Options,
     ) -> Result<Self, ExchangeError> {
+        let common = options
+            .partner
+            .and_then(|partner| options.protocols.highest_common(partner));
         Ok(Self {
             own,
             remote,
             table,
             options,
             identity: Identity::from_state(state).map_err(ExchangeError::own)?,
-            protocol: options.protocols.max,
+            protocol: common.unwrap_or(options.protocols.max),
+            is_named: false,
             met: None,
             partner_digest: Digest::default(),
             session: None,
@@ -130,8 +137,8 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
 
     /// Asks, and answers with what the partner said, unless that is a refusal.
     ///
-    /// We speak the highest version that we understand, and if that is refused the highest that the
-    /// partner does too.
+    /// We speak the highest version that both understood when they last met, or else that we do; and
+    /// if that is refused, the highest of both as the partner names its own then.
     pub(crate) async fn ask(&mut self, ask: Ask) -> Result<Answer, ExchangeError> {
         let is_swap = matches!(ask, Ask::Swap(_));
         let mut request = Request {
@@ -148,8 +155,8 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
             let answered = self.own.now();
             if let Some(Answer::Refused(refused)) = &response.answer {
                 let refusal = Refusal::from_wire(refused);
-                match self.lower_protocol(&refusal, response.hello.as_ref()) {
-                    Some(lower) => self.protocol = lower,
+                match self.other_protocol(&refusal, response.hello.as_ref()) {
+                    Some(other) => (self.protocol, self.is_named) = (other, true),
                     None => return Err(ExchangeError::Refused(refusal)),
                 }
                 continue;
@@ -168,9 +175,10 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
                     "is not the one asked about",
                 ));
             }
-            return response
+            let answer = response
                 .answer
-                .ok_or_else(|| ExchangeError::invalid("answer", "is none that is known here"));
+                .ok_or_else(|| ExchangeError::invalid("answer", "is none that is known here"))?;
+            return Ok(versions::take(answer, hello.protocol)?);
         }
     }
 
@@ -197,17 +205,17 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
         Ok(Response::from_bytes(&answer)?)
     }
 
-    /// The version to try next, if the one spoken was refused and the partner understands a lower
-    /// one that we do too.
-    fn lower_protocol(&self, refusal: &Refusal, hello: Option<&Hello>) -> Option<u32> {
-        if refusal.reason != HandshakeRefused::Protocol {
+    /// The version to try next, if the one spoken was refused and the partner understands another
+    /// that we do too. Once: who then refuses the one that it named has none.
+    fn other_protocol(&self, refusal: &Refusal, hello: Option<&Hello>) -> Option<u32> {
+        if refusal.reason != HandshakeRefused::Protocol || self.is_named {
             return None;
         }
         let common = self
             .options
             .protocols
             .highest_common(Protocols::of(hello?))?;
-        (common < self.protocol).then_some(common)
+        (common != self.protocol).then_some(common)
     }
 
     fn meet(
@@ -261,6 +269,7 @@ impl<'a, O: Own, R: Remote> Conversation<'a, O, R> {
             kind,
             origin: self.identity.origin(),
             partner: partner.clone(),
+            protocol: self.protocol,
             skew_ms,
             digest,
             partner_digest: self.partner_digest,

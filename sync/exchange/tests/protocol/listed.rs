@@ -11,6 +11,7 @@ const SMALL: Options = Options {
     page: 100,
     round_trips_max: 1_000,
     protocols: peer_exchange::handshake::PROTOCOLS,
+    partner: None,
 };
 
 fn reconcile(ours: &Replica, theirs: &Replica, options: &Options) -> (Report, Vec<&'static str>) {

@@ -2,7 +2,7 @@
 
 use peer_exchange::exchange::{ExchangeError, Kind, Options, Report, exchange};
 use peer_exchange::handshake::{HandshakeRefused, Protocols, Refusal};
-use peer_exchange::message::{Ask, Hello, Open, Request, Response};
+use peer_exchange::message::{Answer, Ask, Hello, Open, Request, Response};
 use peer_exchange::respond::{refuse, respond};
 use peer_table::contract::{State, StateRequest};
 
@@ -123,11 +123,21 @@ fn with_protocols(
     ours: Protocols,
     theirs: Protocols,
 ) -> (Result<Report, ExchangeError>, Vec<&'static str>) {
+    after_meeting(None, ours, theirs)
+}
+
+/// An exchange with a partner that was last heard to understand these versions, if it was.
+fn after_meeting(
+    partner: Option<Protocols>,
+    ours: Protocols,
+    theirs: Protocols,
+) -> (Result<Report, ExchangeError>, Vec<&'static str>) {
     let all = records(0..20);
     let (a, b) = (Replica::with(1, &all[..15]), Replica::with(2, &all[5..]));
     let wire = Wire::to(&b).understood(theirs);
     let options = Options {
         protocols: ours,
+        partner,
         ..Options::default()
     };
     let result = now_or_never(exchange(&a, &wire, &peers(), &options));
@@ -147,6 +157,74 @@ fn two_neighbouring_versions_talk_whoever_begins() {
     assert_eq!(asks, ["open", "open", "swap"]);
     let (report, _) = with_protocols(protocols(2, 3), protocols(1, 2));
     assert_eq!(report.unwrap().kind, Kind::Reconciled);
+}
+
+#[test]
+fn who_knows_what_its_partner_understands_speaks_that_at_once() {
+    let known = |partner, ours, theirs| {
+        let (report, asks) = after_meeting(Some(partner), ours, theirs);
+        assert_eq!(report.unwrap().kind, Kind::Reconciled);
+        asks
+    };
+    let (older, newer) = (protocols(1, 1), protocols(1, 2));
+    assert_eq!(known(older, newer, older), ["open", "swap"]);
+    // It was upgraded, or rolled back, meanwhile.
+    assert_eq!(known(older, newer, newer), ["open", "swap"]);
+    assert_eq!(known(newer, newer, older), ["open", "open", "swap"]);
+    assert_eq!(
+        known(older, newer, protocols(2, 3)),
+        ["open", "open", "swap"]
+    );
+}
+
+#[test]
+fn who_refuses_the_version_that_it_named_is_not_asked_again() {
+    let (a, b) = (Replica::new(1), Replica::new(2));
+    let wire = Wire::to(&b).tamper(|nth, _, mut response| {
+        // Each time it is another one that it would have us speak.
+        let version = if nth.is_multiple_of(2) { 1 } else { 2 };
+        let hello = response.hello.as_mut().unwrap();
+        (hello.protocol, hello.protocol_min, hello.protocol_max) = (version, 0, 0);
+        response.answer = Some(Answer::Refused(
+            Refusal::new(HandshakeRefused::Protocol, "not that one").to_wire(),
+        ));
+        response.to_bytes()
+    });
+    let options = Options {
+        protocols: protocols(1, 2),
+        ..Options::default()
+    };
+    let result = now_or_never(exchange(
+        &a,
+        &wire.understood(protocols(1, 2)),
+        &peers(),
+        &options,
+    ));
+    assert_eq!(result.unwrap_err().word(), "protocol");
+}
+
+/// What is said of twenty records that were merged takes twenty bytes in version 1, and two in 2.
+#[test]
+fn each_pair_speaks_the_highest_version_of_both() {
+    let answer_bytes = |ours, theirs| {
+        let (a, b) = (Replica::with(1, &records(0..20)), Replica::new(2));
+        let wire = Wire::to(&b).understood(theirs);
+        let options = Options {
+            protocols: ours,
+            ..Options::default()
+        };
+        let report = now_or_never(exchange(&a, &wire, &peers(), &options)).unwrap();
+        assert_eq!(report.moved.merged_there.of("applied"), 20);
+        assert_eq!(a.entries(), b.entries());
+        wire.trips().last().unwrap().response_bytes
+    };
+    let (older, newer) = (protocols(1, 1), protocols(1, 2));
+    let first = answer_bytes(older, older);
+    let second = answer_bytes(newer, newer);
+    // Two bytes name the range of a newer one.
+    assert_eq!(second, first - 18 + 2);
+    assert_eq!(answer_bytes(newer, older), first);
+    assert_eq!(answer_bytes(older, newer), first + 2);
 }
 
 #[test]

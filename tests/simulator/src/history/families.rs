@@ -25,6 +25,8 @@ impl Family {
     pub const ANY: Self = Self::new("any", History::draw);
     /// Those in which floors matter.
     pub const FLOORS: Self = Self::new("floors", History::draw_for_floors);
+    /// Pods become those of another release, one by one.
+    pub const UPGRADES: Self = Self::new("upgrades", History::draw_for_upgrades);
     /// An exchange is cut off halfway.
     pub const CUT: Self = Self::new("cut", cut);
     /// A store is restored.
@@ -62,6 +64,7 @@ impl Family {
     pub const ALL: &'static [Self] = &[
         Self::ANY,
         Self::FLOORS,
+        Self::UPGRADES,
         Self::CUT,
         Self::RESTORE,
         Self::LATE_PUSH,

@@ -14,6 +14,7 @@ mod observe;
 mod partition;
 mod reinstall;
 mod rest;
+mod restore;
 mod roles;
 mod rollout;
 mod scale;
@@ -107,7 +108,7 @@ impl Step {
 
 /// In the order in which they run: each finds a release at rest, and leaves it so. Those aside begin
 /// behind the first, and are awaited before the cluster itself is harmed.
-static STEPS: [Step; 19] = [
+static STEPS: [Step; 20] = [
     Step::new(
         "install",
         "one helm command in a namespace that is restricted and denies all traffic, and three pods on two nodes know each other",
@@ -177,6 +178,11 @@ static STEPS: [Step; 19] = [
         "upgrade",
         "an upgrade of the chart and its rollback under a trickle of writes lose none that was answered, and keep the authority",
         rollout::an_upgrade_and_its_rollback_lose_nothing,
+    ),
+    Step::new(
+        "restore",
+        "a pod that starts over, a deleted record, a whole table under a trickle of writes and an empty release are brought back as documented",
+        restore::what_is_gone_is_brought_back,
     ),
     Step::new(
         "kill",
