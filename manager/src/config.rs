@@ -10,7 +10,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use peer_table::ClusterId;
 use peer_table::peers::{LABEL_NODE, LABEL_POD, LABEL_POD_UID};
-use tracing_subscriber::EnvFilter;
+use udht_tell::log::LogArgs;
 
 use crate::store::StoreUrl;
 
@@ -188,41 +188,6 @@ pub struct IdentityArgs {
     pub peer_label: Vec<LabelArg>,
 }
 
-/// How the log is written, to standard error.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Log")]
-pub struct LogArgs {
-    /// Its form; auto is human on a terminal and json elsewhere
-    #[arg(
-        long,
-        env = "UDHT_LOG_FORMAT",
-        default_value = "auto",
-        value_name = "FORMAT"
-    )]
-    pub log_format: LogFormat,
-
-    /// What is logged: a level (error, warn, info, debug, trace), or levels by module, such as
-    /// `info,udht_manager=debug`
-    #[arg(
-        long = "log",
-        env = "UDHT_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    pub log_filter: LogFilter,
-}
-
-/// The form of the log.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people.
-    Human,
-    /// A JSON object in each line.
-    Json,
-    /// For people on a terminal, JSON elsewhere.
-    Auto,
-}
-
 /// An address of this machine that nobody else reaches, and a port.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct LoopbackAddress(SocketAddr);
@@ -358,26 +323,6 @@ impl FromStr for LabelArg {
     }
 }
 
-/// A filter of the log, known to be readable.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogFilter(String);
-
-impl LogFilter {
-    /// The filter.
-    pub fn get(&self) -> EnvFilter {
-        EnvFilter::new(&self.0)
-    }
-}
-
-impl FromStr for LogFilter {
-    type Err = tracing_subscriber::filter::ParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        EnvFilter::builder().parse(text)?;
-        Ok(Self(text.to_owned()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -470,7 +415,7 @@ mod tests {
             ("--max-clock-drift=10", "time unit"),
             ("--store=udht.redb", "embedded:PATH"),
             ("--cluster=two words", "printable ASCII"),
-            ("--log=udht=loud", "expected one of"),
+            ("--log=udht=loud", "is no level"),
             ("--storage=disk", "pod, volume"),
             ("--pod-uid=", "--pod-uid"),
         ] {

@@ -9,6 +9,7 @@ use peer_table::{Contact, Version};
 
 use crate::config::IdentityArgs;
 use tokio::time::{Instant, sleep};
+use udht_tell::chain;
 
 use crate::owner::{Operation, Owner, OwnerError, Write, WriteError};
 
@@ -148,11 +149,17 @@ pub fn is_done(result: Result<Settled, IdentityError>) -> Result<bool, IdentityE
         }
         Err(invalid @ IdentityError::Invalid(_)) => return Err(invalid),
         Err(IdentityError::Refused(error)) => {
-            tracing::warn!(%error, "this pod's own record was not written; it is tried again");
+            tracing::warn!(
+                error = chain(&error),
+                "this pod's own record was not written; it is tried again"
+            );
             return Ok(false);
         }
         Err(IdentityError::Owner(error)) => {
-            tracing::warn!(%error, "this pod's own record was not written; it is tried again");
+            tracing::warn!(
+                error = chain(&error),
+                "this pod's own record was not written; it is tried again"
+            );
             return Ok(false);
         }
     }

@@ -4,7 +4,6 @@ pub mod alarms;
 pub mod cli;
 pub mod config;
 pub mod identity;
-pub mod logging;
 pub mod metrics;
 pub mod owner;
 pub mod serve;

@@ -2,15 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use udht_manager::cli::{self, Cli};
-use udht_manager::serve;
+use udht_manager::{cli, serve};
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse(), |args| match serve::run(args) {
+    cli::run(cli::parse(), |args| match serve::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{:#}", anyhow::Error::from(error));
+            tracing::error!(error = udht_tell::chain(&error), "the manager ends");
             ExitCode::FAILURE
         }
     })

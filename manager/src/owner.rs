@@ -22,7 +22,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use peer_table::contract::{FingerprintPage, InvalidMessage, State};
 use peer_table::feed::{Change, Feed, FeedLimits, Gone, Revision, Via};
@@ -304,8 +304,6 @@ struct Work {
     clock: Clock,
     /// What was being written when the store no longer said whether it is.
     doubt: Option<Doubt>,
-    /// When the log last said that the store does not do what it is asked.
-    said: Option<Instant>,
 }
 
 /// This machine's wall clock.
@@ -372,7 +370,6 @@ pub async fn open(
         commands: receiver,
         clock,
         doubt: None,
-        said: None,
     };
     work.publish_figures();
     let reading = read::Reading::new(&shared, waiting, &sender);

@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use udht_tell::{chain, log};
 
 use crate::config::{IdentityArgs, ServeArgs};
 use crate::identity::{self, IdentityError, host_name};
-use crate::logging;
 use crate::metrics::Metrics;
 use crate::owner::{self, Owner, OwnerConfig};
 use crate::server::{self, App, drawn_id};
@@ -60,7 +60,7 @@ pub enum ServeError {
 /// thread would mostly cost wake-ups (one thread served requests to Redis faster than two on a
 /// small machine). What blocks, as the embedded store does, has threads of its own.
 pub fn run(args: ServeArgs) -> Result<(), ServeError> {
-    logging::begin(&args.log);
+    log::begin(&args.log);
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(args))
 }
@@ -80,6 +80,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         log: _,
     } = args;
     let mut signals = Signals::new()?;
+    tokio::spawn(log::log().keep());
     let metrics = Arc::new(Metrics::new()?);
     let stopping = CancellationToken::new();
     let (listener, address) = listen_on(listen.get()).await?;
@@ -103,7 +104,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let (owner, task) = tokio::select! {
         opened = opened => opened?,
         name = signals.next() => {
-            tracing::info!("{name} while the table was being loaded: stopping");
+            tracing::info!(signal = name, "stopping while the table is being loaded");
             return Ok(());
         }
     };
@@ -115,19 +116,21 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let opening = owner.opening();
     tracing::info!(
         store = %opening.store,
+        origin = %opening.origin,
         peer_id = %opening.peer_id,
         cluster = %owner.cluster(),
-        peers = live,
+        records = live,
         tombstones,
+        listen = %address,
         "listening on {address}"
     );
     tokio::select! {
-        name = signals.next() => tracing::info!("{name}: stopping"),
+        name = signals.next() => tracing::info!(signal = name, "stopping"),
         ended = &mut task => return Err(ServeError::Owner(ended.err())),
     }
     stopping.cancel();
     if let Err(error) = served.await {
-        tracing::error!(%error, "the server broke");
+        tracing::error!(error = chain(&error), "the server broke");
     }
     drop((router, owner));
     end(task).await
@@ -136,7 +139,10 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
 /// Waits for the owner, which ends once its last handle is gone.
 async fn end(task: JoinHandle<()>) -> Result<(), ServeError> {
     match timeout(OWNER_GRACE, task).await {
-        Ok(Ok(())) => tracing::info!("stopped"),
+        Ok(Ok(())) => {
+            log::log().tell_left_out();
+            tracing::info!("stopped");
+        }
         Ok(Err(error)) => return Err(ServeError::Owner(Some(error))),
         Err(_) => tracing::warn!("the store did not end in time"),
     }

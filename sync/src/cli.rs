@@ -5,27 +5,30 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use hyper::Method;
 use peer_exchange::{Address, ExchangeError};
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use udht_tell::log::{ChangeFilter, FilterInUse, LogFilter, Moment};
+use udht_tell::{about, chain, log};
 
 use crate::authority;
 use crate::authority::secret::AuthoritySecret;
 use crate::authority::trouble::Trouble;
 use crate::authority::verbs::{AuthorityVerb, VerbError};
 use crate::config::{Bounds, EndsArgs, ServeArgs};
-use crate::http::{BaseUrl, HttpClient, HttpError, chain};
+use crate::http::{BaseUrl, HttpClient, HttpError};
 use crate::kubernetes::client::{self, ApiError};
 use crate::lifecycle::{GoneView, HandoverView, RemovedView};
-use crate::logging;
 use crate::manager::ManagerError;
 use crate::manual::Manual;
 use crate::metrics::Metrics;
 use crate::node::{Node, NodeError};
-use crate::ops::{GONE_PATH, HANDOVER_PATH, LIVE_PATH, PEERS_PATH, PeerReport, READY_PATH};
+use crate::ops::{
+    GONE_PATH, HANDOVER_PATH, LIVE_PATH, LOG_FILTER_PATH, PEERS_PATH, PeerReport, READY_PATH,
+};
 use crate::serve::{self, ServeError};
 use crate::show::{self, ExchangeView};
 use crate::transport::TransportError;
@@ -39,6 +42,7 @@ Examples:
                                        one round now: what it found and what it cost
   udht-sync healthcheck                for probes: is this pod ready?
   udht-sync gone                       which pods are gone, and whether the brake is on
+  udht-sync log-filter debug --for 10m more of the log, without a restart
   udht-sync handover                   before this pod ends: a peer gets everything
 
 Exit codes:
@@ -102,6 +106,28 @@ Examples:
         /// Ask only whether it runs
         #[arg(long)]
         live: bool,
+    },
+    /// Show what is logged, or change it while the sync runs
+    ///
+    /// A start of the sync takes it back to what `serve --log` says.
+    #[command(after_help = "\
+Examples:
+  udht-sync log-filter
+  udht-sync log-filter info,udht_sync::push=debug --for 10m
+  kubectl exec POD -c sync -- /udht-sync log-filter debug")]
+    LogFilter {
+        /// A level (off, error, warn, info, debug, trace), or levels by module, with commas
+        #[arg(value_name = "FILTER")]
+        filter: Option<LogFilter>,
+        /// For how long, from 1s to 24h; then it is again what the sync was started with
+        #[arg(long = "for", value_name = "TIME", requires = "filter")]
+        moment: Option<Moment>,
+        /// Where the running sync tells of itself
+        #[command(flatten)]
+        ops: OpsArgs,
+        /// How to show it
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        output: Output,
     },
     /// Look at the authority of `--tls auto`, rotate it, or have it adopt another one's stores
     ///
@@ -276,7 +302,12 @@ impl Undone {
 
 /// Does what the command line says.
 pub fn parse_and_run() -> ExitCode {
-    let cli = Cli::parse();
+    let command = Cli::command();
+    let matches = command.clone().get_matches();
+    let (program, release) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    about::begin(program, release, &command, "serve", &matches);
+    // Both are made of the same struct.
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -349,6 +380,24 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
                 Err(Undone::new(Exit::Failed, text))
             }
         }
+        Verb::LogFilter {
+            filter,
+            moment,
+            ops,
+            output,
+        } => {
+            let body = match filter {
+                None => ask(Method::GET, &ops.url, LOG_FILTER_PATH).await?,
+                Some(filter) => {
+                    let change = serde_json::to_vec(&ChangeFilter { filter, moment });
+                    let change = change.map_err(io::Error::from)?;
+                    ask_with(Method::POST, &ops.url, LOG_FILTER_PATH, change).await?
+                }
+            };
+            tell(out, output, &body, &ops, |out, used: FilterInUse| {
+                writeln!(out, "{used}")
+            })
+        }
         Verb::Authority { verb } => {
             let metrics = Metrics::new()
                 .map_err(NodeError::from)
@@ -364,10 +413,14 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
 }
 
 async fn serve(args: ServeArgs) -> Result<(), Undone> {
-    logging::begin(&args.log, args.log_format);
+    let log = log::begin(&args.log);
+    tokio::spawn(log.keep());
     let stop = CancellationToken::new();
     let told = told_to_stop()?;
-    let bound = serve::bind(args, Bounds::default()).await?;
+    let bound = serve::bind(args, Bounds::default()).await;
+    let bound = bound.inspect_err(|error| {
+        tracing::error!(error = chain(error), "the sync cannot begin");
+    })?;
     tokio::spawn({
         let stop = stop.clone();
         async move {
@@ -376,6 +429,7 @@ async fn serve(args: ServeArgs) -> Result<(), Undone> {
         }
     });
     bound.run(stop).await;
+    log.tell_left_out();
     Ok(())
 }
 
@@ -428,9 +482,19 @@ fn understand<T: DeserializeOwned>(body: &Bytes, ops: &OpsArgs) -> Result<T, Und
 
 /// Asks the running sync; anything but success is told in its own words.
 async fn ask(method: Method, url: &BaseUrl, path: &str) -> Result<Bytes, Undone> {
+    ask_with(method, url, path, Vec::new()).await
+}
+
+/// The same with a body.
+async fn ask_with(
+    method: Method,
+    url: &BaseUrl,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Bytes, Undone> {
     const ANSWER_BYTES_MAX: usize = 16 << 20;
     let request = url
-        .request(method, path, Vec::new())
+        .request(method, path, body)
         .map_err(|error| Undone::new(Exit::Usage, error.to_string()))?;
     let http = HttpClient::new(Bounds::default().peer);
     let (status, body) = http

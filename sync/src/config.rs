@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, ValueEnum};
 use peer_exchange::Protocols;
 use peer_exchange::handshake::PROTOCOLS;
 use peer_table::ClusterId;
+use udht_tell::log::LogArgs;
 
 use crate::discovery::Discovery;
 use crate::http::{BaseUrl, ClientBounds, InvalidBaseUrl};
@@ -78,18 +79,9 @@ pub struct ServeArgs {
     #[arg(long, env = "UDHT_MAX_CLOCK_DRIFT", value_name = "TIME", default_value = "10s",
         value_parser = clock_drift)]
     pub max_clock_drift: Duration,
-    /// What is logged, to standard error: error, warn, info, debug, trace, or directives by module
-    /// as in `info,udht_sync::push=debug`
-    #[arg(long, env = "UDHT_LOG", value_name = "LEVEL", default_value = "info")]
-    pub log: LogFilter,
-    /// The form of the log
-    #[arg(
-        long,
-        env = "UDHT_LOG_FORMAT",
-        value_name = "FORMAT",
-        default_value = "auto"
-    )]
-    pub log_format: LogFormat,
+    /// How the log is written
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The flags of whatever talks to a peer on behalf of the own manager.
@@ -224,37 +216,6 @@ impl fmt::Display for Tls {
             Self::Files(folder) => write!(f, "files:{}", folder.display()),
             Self::Off => f.write_str("off"),
         }
-    }
-}
-
-/// The form of the log.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, ValueEnum)]
-pub enum LogFormat {
-    /// For people on a terminal, and JSON elsewhere
-    Auto,
-    /// For people
-    Human,
-    /// One JSON object a line
-    Json,
-}
-
-/// Directives of what is logged, known to be readable.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogFilter(String);
-
-impl LogFilter {
-    /// The directives.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for LogFilter {
-    type Err = tracing_subscriber::filter::ParseError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        tracing_subscriber::EnvFilter::builder().parse(text)?;
-        Ok(Self(text.to_owned()))
     }
 }
 

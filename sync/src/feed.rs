@@ -13,8 +13,8 @@ use peer_table::contract::{Batch, BatchBuilder, FeedPart, InvalidMessage};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
+use udht_tell::chain;
 
-use crate::http::chain;
 use crate::manager::{FeedBroken, FeedStream};
 use crate::node::Node;
 use crate::push::Pusher;
@@ -86,9 +86,7 @@ impl Feed {
                     continue;
                 }
                 Err(error) => {
-                    if self.node.is_news("manager") {
-                        tracing::warn!(error = chain(&error), "no feed of changes to push");
-                    }
+                    tracing::warn!(error = chain(&error), "no feed of changes to push");
                 }
             }
             self.flush().await;

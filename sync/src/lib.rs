@@ -18,7 +18,6 @@ pub mod http;
 pub mod kubernetes;
 pub mod lifecycle;
 pub mod listen;
-pub mod logging;
 pub mod manager;
 mod manual;
 pub mod metrics;

@@ -77,7 +77,10 @@ pub async fn serve<F, A>(
         let (stream, from) = match accepted {
             Ok((stream, from)) => (stream, Asker(from)),
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
+                tracing::warn!(
+                    error = udht_tell::chain(&error),
+                    "a connection cannot be accepted"
+                );
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -219,10 +222,7 @@ async fn converse<F, A>(
     }
     if let Some(Err(error)) = ended {
         // Whoever is at the other end broke off, was silent, or spoke no HTTP: none of it is ours.
-        tracing::debug!(
-            error = crate::http::chain(&error),
-            "a connection ended early"
-        );
+        tracing::debug!(error = udht_tell::chain(&error), "a connection ended early");
     }
 }
 

@@ -11,15 +11,14 @@ use peer_table::contract::Batch;
 use peer_table::{TableName, peers};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use udht_tell::chain;
 
 use crate::config::{self, Bounds, EndsArgs, KubernetesArgs};
 use crate::contacts::Contacts;
-use crate::http::chain;
 use crate::kubernetes::client::{ClientError, client};
 use crate::kubernetes::pods::{InUse, PodUid, Pods};
 use crate::kubernetes::watch::Follower;
 use crate::lifecycle::{Met, Place};
-use crate::logging::Rarely;
 use crate::manager::Manager;
 use crate::metrics::{Direction, Metrics};
 use crate::missed::Missed;
@@ -69,7 +68,6 @@ pub struct Node {
     own_pod: Option<PodUid>,
     tls: Option<Arc<Tls>>,
     files: Option<Files>,
-    said: Rarely,
     running: Stopwatch,
 }
 
@@ -132,7 +130,6 @@ impl Node {
             own_pod: kubernetes.pod_uid.clone().map(PodUid),
             tls,
             files,
-            said: Rarely::default(),
             running: Stopwatch::start(),
         };
         if *how == config::Tls::Auto {
@@ -269,14 +266,14 @@ impl Node {
     fn tell_refused(&self, address: &Address, report: &Report) {
         let moved = &report.moved;
         let [here, there] = [&moved.merged_here, &moved.merged_there].map(Outcomes::refused);
-        if here + there > 0 && self.is_news("records") {
+        if here + there > 0 {
             let reasons = moved.merged_here.iter().chain(moved.merged_there.iter());
             let reasons = reasons.filter(|(word, _)| word.starts_with("refused"));
             let reasons: BTreeSet<_> = reasons.map(|(word, _)| word).collect();
             tracing::warn!(
                 peer = %address,
-                here,
-                there,
+                refused_here = here,
+                refused_there = there,
                 ?reasons,
                 "records are refused, so the tables stay different; exchanges become rarer"
             );
@@ -294,7 +291,7 @@ impl Node {
         let now = self.uptime();
         self.book()
             .succeeded(address, partner, skew_ms, digest, now);
-        if skew_ms.unsigned_abs() > SKEW_NOTABLE_MS && self.is_news("skew") {
+        if skew_ms.unsigned_abs() > SKEW_NOTABLE_MS {
             tracing::warn!(
                 peer = %address,
                 skew_ms,
@@ -311,9 +308,7 @@ impl Node {
         let word = failure(error).unwrap_or_else(|| error.word());
         match error {
             ExchangeError::Own(_) => {
-                if self.is_news("manager") {
-                    tracing::warn!(error = chain(error), "{what}");
-                }
+                tracing::warn!(error = chain(error), "{what}");
             }
             _ if word == "no_credentials" => {
                 // It is not the peer's fault, and what keeps us from them is said elsewhere.
@@ -323,7 +318,7 @@ impl Node {
                 reason: HandshakeRefused::Myself,
                 ..
             }) => {
-                tracing::debug!(%address, "this address is this pod's own");
+                tracing::debug!(peer = %address, "this address is this pod's own");
                 self.book().mark_self(address, now);
             }
             _ if self.is_left_alone(address, now) => {
@@ -364,11 +359,5 @@ impl Node {
 
     fn contacts(&self) -> MutexGuard<'_, Contacts> {
         self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether trouble of this kind was not talked about for a while: what comes from outside must
-    /// not fill the log.
-    pub fn is_news(&self, kind: &'static str) -> bool {
-        self.said.is_news(kind)
     }
 }

@@ -1,5 +1,7 @@
 //! The port for health and metrics; and for what this pod's own container is told to do.
 
+mod telling;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +13,9 @@ use peer_exchange::{Own, Uptime};
 use peer_table::contract::StateRequest;
 use peer_table::table::Digest;
 use serde::{Deserialize, Serialize};
+use udht_tell::chain;
 
-use crate::http::chain;
+pub use self::telling::{ABOUT_PATH, LOG_FILTER_PATH, LOGS_PATH};
 use crate::lifecycle::{Lifecycle, RemovalError};
 use crate::listen::{Answered, Asked, Asker, answer, problem};
 use crate::manager::ManagerError;
@@ -34,13 +37,16 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The text format of Prometheus.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 9] = [
     LIVE_PATH,
     READY_PATH,
     METRICS_PATH,
     PEERS_PATH,
     GONE_PATH,
     HANDOVER_PATH,
+    LOG_FILTER_PATH,
+    LOGS_PATH,
+    ABOUT_PATH,
 ];
 
 /// Answers one request.
@@ -49,6 +55,9 @@ pub async fn answer_ops(node: Arc<Node>, lifecycle: Arc<Lifecycle>, request: Ask
     if !PATHS.contains(&path) {
         let detail = format!("there are {}", PATHS.join(", "));
         return problem(StatusCode::NOT_FOUND, &detail);
+    }
+    if [LOG_FILTER_PATH, LOGS_PATH, ABOUT_PATH].contains(&path) {
+        return telling::answer_telling(request).await;
     }
     let is_command = request.method() == Method::POST && [GONE_PATH, HANDOVER_PATH].contains(&path);
     if is_command {

@@ -10,8 +10,8 @@ use peer_table::contract::{State, StateRequest};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
+use udht_tell::chain;
 
-use crate::http::chain;
 use crate::metrics::Pushed;
 use crate::node::Node;
 use crate::transport::Transport;
@@ -128,9 +128,7 @@ impl Pusher {
                 Ok(state) => state,
                 Err(error) => {
                     node.metrics.pushes.ended(Pushed::Failed);
-                    if node.is_news("manager") {
-                        tracing::warn!(error = chain(&error), "a change was not pushed");
-                    }
+                    tracing::warn!(error = chain(&error), "a change was not pushed");
                     return;
                 }
             },

@@ -83,7 +83,6 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         gone_after,
         max_clock_drift,
         log: _,
-        log_format: _,
     } = args;
     let (node, news) = Node::new(&ends, bounds, sync_interval)?;
     let authority = own_authority(&node, &ends).await;

@@ -90,12 +90,11 @@ impl Responder {
             .answered(&report, || differed(&response, &report));
         if let Some(refusal) = &report.refused
             && refusal.reason != HandshakeRefused::Myself
-            && node.is_news(refusal.reason.word())
         {
             tracing::warn!(
                 reason = refusal.reason.word(),
-                detail = refusal.detail,
-                "a peer was refused; more of the same is only counted for a minute"
+                error = refusal.detail,
+                "a peer was refused"
             );
         }
         if let Some(partner) = report.partner {

@@ -1,8 +1,7 @@
 //! The verb export: the whole table into a file that is whole, or is not there.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Deserialize;
@@ -14,8 +13,8 @@ use super::args::Format;
 use super::client::{Answer, AnswerLines, Client, NDJSON, Patience};
 use super::console::{Console, Progress};
 use super::failure::Failure;
-use super::interrupt;
 use super::output::cell;
+use super::target::Target;
 
 /// The level of compression: the default of zstd.
 const ZSTD_LEVEL: i32 = 3;
@@ -182,94 +181,11 @@ impl<W: Write> Sink<'_, W> {
     }
 }
 
-/// A file that gets its name only when it is whole, and is removed otherwise.
-struct Target {
-    file: File,
-    name: PathBuf,
-    /// Under which name it is written; none for a pipe or a device, which cannot be renamed to.
-    partial: Option<PathBuf>,
-}
-
-impl Target {
-    fn open(name: &Path) -> Result<Self, Failure> {
-        // What a symbolic link points to is written, not the link.
-        let name = fs::canonicalize(name).unwrap_or_else(|_| name.to_path_buf());
-        if fs::metadata(&name).is_ok_and(|found| !found.is_file()) {
-            let file = File::options().write(true).open(&name);
-            let file = file.map_err(|error| cannot_write(&name, &error))?;
-            return Ok(Self {
-                file,
-                name,
-                partial: None,
-            });
-        }
-        let Some(base) = name.file_name() else {
-            return Err(cannot_write(
-                &name,
-                &io::Error::other("this is no name of a file"),
-            ));
-        };
-        let partial = name.with_file_name(format!(
-            "{}.{}.part",
-            base.to_string_lossy(),
-            std::process::id()
-        ));
-        interrupt::set_partial(Some(&partial));
-        let file = File::create(&partial).map_err(|error| cannot_write(&partial, &error))?;
-        Ok(Self {
-            file,
-            name,
-            partial: Some(partial),
-        })
-    }
-
-    /// Gives it its name.
-    fn keep(mut self) -> Result<(), Failure> {
-        let Some(partial) = self.partial.take() else {
-            return Ok(());
-        };
-        let kept = self
-            .file
-            .sync_all()
-            .and_then(|()| fs::rename(&partial, &self.name));
-        interrupt::set_partial(None);
-        kept.map_err(|error| {
-            let _ = fs::remove_file(&partial);
-            self.failure(&error)
-        })
-    }
-
-    /// An error of the output, with the name of this file.
-    fn name_it(&self, failure: Failure) -> Failure {
-        match failure {
-            Failure::Output(error) => self.failure(&error),
-            other => other,
-        }
-    }
-
-    fn failure(&self, error: &io::Error) -> Failure {
-        cannot_write(&self.name, error)
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some(partial) = &self.partial {
-            let _ = fs::remove_file(partial);
-            interrupt::set_partial(None);
-        }
-    }
-}
-
-fn cannot_write(name: &Path, error: &io::Error) -> Failure {
-    Failure::Input(format!(
-        "cannot write {}: {error}.",
-        cell(&name.to_string_lossy())
-    ))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::super::testing::{Canned, PEER, chunked, problem};
     use super::*;
 

@@ -6,6 +6,7 @@
 //! `failure::Failure`, which knows its exit code.
 
 mod args;
+mod bundle;
 mod client;
 mod clock;
 mod console;
@@ -18,10 +19,12 @@ mod import;
 mod interrupt;
 mod lines;
 mod list;
+mod log;
 mod manual;
 mod output;
 mod record;
 mod replicas;
+mod target;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -30,7 +33,8 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use udht_tell::about;
 
 use self::args::{Format, Manager};
 use self::client::Client;
@@ -109,7 +113,19 @@ enum Verb {
     Identity(record::IdentityArgs),
     Replicas(replicas::ReplicasArgs),
     HealClock(clock::HealClockArgs),
+    LogFilter(log::LogFilterArgs),
+    Bundle(bundle::BundleArgs),
     Healthcheck(health::HealthcheckArgs),
+}
+
+/// Reads the command line, and notes how the program was started.
+pub fn parse() -> Cli {
+    let command = Cli::command();
+    let matches = command.clone().get_matches();
+    let (program, release) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    about::begin(program, release, &command, "serve", &matches);
+    // Both are made of the same struct.
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// Runs the verb that the command line names; `serve` runs the manager.
@@ -130,7 +146,7 @@ pub fn run(cli: Cli, serve: impl FnOnce(ServeArgs) -> ExitCode) -> ExitCode {
     match &verb {
         Verb::Watch(_) => interrupt::exit_with(0),
         // As a shell says that a program ended by this signal.
-        Verb::Export(_) => interrupt::exit_with(128 + 2),
+        Verb::Export(_) | Verb::Bundle(_) => interrupt::exit_with(128 + 2),
         _ => {}
     }
     let stdout = io::stdout();
@@ -182,6 +198,8 @@ fn execute(
         Verb::Identity(args) => args.run(client, output, console),
         Verb::Replicas(args) => args.run(client, output, console),
         Verb::HealClock(args) => args.run(client, output, console),
+        Verb::LogFilter(args) => args.run(client, output, console),
+        Verb::Bundle(args) => args.run(client, output, console),
         Verb::Healthcheck(args) => args.run(client, output, console),
     };
     let flushed = console.flush();

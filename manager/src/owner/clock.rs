@@ -173,7 +173,7 @@ impl Work {
         let mut current = self.shared.change();
         for (key, entry) in records {
             if let Err(error) = current.table.load(key.clone(), entry, now) {
-                tracing::warn!(%key, %error, "a stored record is none of this table");
+                tracing::warn!(peer_id = %key, %error, "a stored record is none of this table");
             }
         }
     }

@@ -218,7 +218,7 @@ impl Shared {
                 tracing::info!("this machine's clock agrees with those of the others again");
             } else {
                 tracing::error!(
-                    off_ms,
+                    skew_ms = off_ms,
                     "this machine's clock is not that of most others: set it; until then writes are refused"
                 );
             }
@@ -397,7 +397,7 @@ impl Work {
                 .fences
                 .with_label_values(&[word])
                 .inc();
-            tracing::warn!(%id, fence = word, "a replica will write no more");
+            tracing::warn!(origin = %id, reason = word, "a replica will write no more");
         }
         let collectable = *collectable;
         let publication = publication.clone();
@@ -450,7 +450,7 @@ impl Work {
             .fences
             .with_label_values(&[word])
             .inc();
-        tracing::warn!(%store, %id, "a replica was given up on somebody's word");
+        tracing::warn!(%store, origin = %id, "a replica was given up on somebody's word");
         Ok(Some(id))
     }
 
@@ -488,7 +488,10 @@ impl Work {
     /// Begins the store anew, with an empty table that the peers fill.
     async fn start_over(&mut self, why: &str) -> Result<StoreId, OwnerError> {
         let shared = Arc::clone(&self.shared);
-        tracing::error!(why, "this replica starts over: its peers fill it anew");
+        tracing::error!(
+            reason = why,
+            "this replica starts over: its peers fill it anew"
+        );
         let drawn = draw(shared.current().opening.peer_id.clone());
         let call = shared.store.start_over(drawn.clone());
         match shared.metrics.store("commit", call).await {

@@ -11,6 +11,7 @@ use peer_table::{Key, Opening, Reading, Table, TableName, WallTime};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
+use udht_tell::chain;
 
 use super::pod::known_as;
 use super::{Current, Shared, spec, wall_now};
@@ -48,7 +49,10 @@ pub(super) async fn load(
     for _ in 1..TRIES {
         match try_load(store, spec, metrics).await {
             Err(StoreError::Unavailable(problem)) => {
-                tracing::warn!(problem, "the table is read again from the beginning");
+                tracing::warn!(
+                    error = problem,
+                    "the table is read again from the beginning"
+                );
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
@@ -117,8 +121,8 @@ fn take_in(
                     corrupt += 1;
                     tracing::warn!(
                         table = %name,
-                        key = %String::from_utf8_lossy(&key),
-                        problem,
+                        peer_id = %String::from_utf8_lossy(&key),
+                        error = problem,
                         "a stored record cannot be read; it is skipped until a peer sends it"
                     );
                 }
@@ -229,7 +233,7 @@ pub(super) async fn open_anew(shared: &Shared, change: Option<Change>) -> (Curre
         match opened.await {
             Ok(opened) => return opened,
             Err(error) => {
-                tracing::warn!(%error, "the store cannot be opened anew yet");
+                tracing::warn!(error = chain(&error), "the store cannot be opened anew yet");
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }

@@ -11,6 +11,7 @@ use peer_table::table::{Precondition, WriteRefused};
 use peer_table::{AuthorityId, Binding, ClusterId, FingerprintKey, Key, Version};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
+use udht_tell::chain;
 use uuid::Uuid;
 
 use super::task::{AnyAnswer, Doubt};
@@ -233,12 +234,8 @@ impl Work {
             let table = &current.table;
             (table.feed().revision(), table.live() + table.tombstones())
         };
-        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            records,
-            took_ms,
-            "the fingerprints are those of its cluster"
-        );
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(records, ms, "the fingerprints are those of its cluster");
         self.publish_figures();
         shared.revision.send_replace(revision);
     }
@@ -277,7 +274,10 @@ impl Work {
         Ok(match results.pop() {
             Some(Ok(_) | Err(WriteError::Refused(WriteRefused::Absent))) => true,
             Some(Err(error)) => {
-                tracing::warn!(%error, "this pod's own record was not deleted");
+                tracing::warn!(
+                    error = chain(&error),
+                    "this pod's own record was not deleted"
+                );
                 false
             }
             None => false,

@@ -224,7 +224,7 @@ impl Shared {
                 Some(Stored::Entry(entry)) if entry.version >= version => Some((key, entry)),
                 Some(Stored::Corrupt(problem)) => {
                     self.metrics.corrupt.inc();
-                    tracing::warn!(%key, %problem, "a stored record cannot be read");
+                    tracing::warn!(peer_id = %key, error = %problem, "a stored record cannot be read");
                     found.wrong.push(key);
                     None
                 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peer_table::feed::Via;
 use peer_table::floors::{Floors, Publication, Replicas, Snapshot};
@@ -12,6 +12,7 @@ use peer_table::opening::Draw;
 use peer_table::peers::InvalidField;
 use peer_table::table::{Changes, Entries, Merged, Plan, Row, WriteRefused};
 use peer_table::{Binding, ClusterId, Entry, Key, OriginId, Reading, StoreId, Version, WallTime};
+use udht_tell::chain;
 
 use super::load::open_anew;
 use super::pod::{BindRefused, Kept};
@@ -24,7 +25,6 @@ use crate::store::{Commit, StoreError, Stored};
 /// Records after which a transaction takes no further command.
 const GROUP_RECORDS_FULL: usize = 2_048;
 /// How often the log says that the store does not do what it is asked.
-const SAID_PAUSE: Duration = Duration::from_secs(1);
 
 impl Command {
     fn records(&self) -> usize {
@@ -178,7 +178,10 @@ impl Work {
             return self.fail(decided.into_iter().map(Decided::into_answer), error);
         }
         if let Err(error) = self.correct(wrong).await {
-            tracing::warn!(%error, "the index could not be compared with the store");
+            tracing::warn!(
+                error = chain(&error),
+                "the index could not be compared with the store"
+            );
         }
         self.publish_figures();
         for decided in decided {
@@ -248,7 +251,7 @@ impl Work {
                 None => false,
             };
             if !is_corrected && current.table.forget(&key) {
-                tracing::warn!(%key, "a record is gone from the index until a peer sends it");
+                tracing::warn!(peer_id = %key, "a record is gone from the index until a peer sends it");
             }
         }
         Ok(())
@@ -329,7 +332,10 @@ impl Work {
                     if let Some(opening) = opening
                         && let Err(error) = self.started_over(opening)
                     {
-                        tracing::error!(%error, "stopping");
+                        tracing::error!(
+                            error = chain(&error),
+                            "the store cannot be used any more; stopping"
+                        );
                         return false;
                     }
                 }
@@ -341,7 +347,10 @@ impl Work {
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "stopping");
+                tracing::error!(
+                    error = chain(&error),
+                    "the store cannot be used any more; stopping"
+                );
                 return false;
             }
         }
@@ -352,7 +361,10 @@ impl Work {
     /// Opens the store anew, as it is not what it was, and reads the table from it. Answers whether
     /// to go on.
     async fn reopen(&mut self, error: StoreError) -> bool {
-        tracing::error!(%error, "the store changed under this manager");
+        tracing::error!(
+            error = chain(&error),
+            "the store changed under this manager"
+        );
         let error = Arc::new(error);
         self.shared.change().over = Some(Arc::clone(&error));
         let shared = Arc::clone(&self.shared);
@@ -429,10 +441,12 @@ impl Work {
         answers: impl ExactSizeIterator<Item = AnyAnswer>,
         error: StoreError,
     ) {
-        if self.said.is_none_or(|at| at.elapsed() >= SAID_PAUSE) {
-            self.said = Some(Instant::now());
-            tracing::error!(%error, commands = answers.len(), "the store does not do what it is asked");
-        }
+        let commands = answers.len();
+        tracing::error!(
+            error = chain(&error),
+            commands,
+            "the store does not do what it is asked"
+        );
         let error = Arc::new(error);
         for answer in answers {
             answer.refuse(OwnerError::Store(Arc::clone(&error)));

@@ -98,7 +98,7 @@ impl<S: Send + Sync, T: Message + Default> FromRequest<S> for Protobuf<T> {
     }
 }
 
-async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
+pub(super) async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
     let declared = request.headers().get(CONTENT_LENGTH);
     let declared = declared.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| usize::try_from(length).map_or(true, |it| it > bytes_max)) {

@@ -14,6 +14,7 @@ use peer_table::Key;
 use peer_table::feed::Revision;
 use peer_table::peers::{Filter, Peer};
 use serde::Serialize;
+use udht_tell::chain;
 use utoipa::{IntoParams, ToSchema};
 
 use super::App;
@@ -287,7 +288,7 @@ impl Listing {
     pub(super) fn into_stream(self) -> impl Stream<Item = Result<Bytes, OwnerError>> + Send {
         stream::try_unfold(self, |mut listing| async move {
             let part = listing.next().await.inspect_err(|error| {
-                tracing::warn!(%error, "a list broke off");
+                tracing::warn!(error = chain(&error), "a list broke off");
             })?;
             Ok(part.map(|part| (part, listing)))
         })

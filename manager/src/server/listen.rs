@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
+use udht_tell::chain;
 
 /// Connections at the most; more wait to be accepted.
 pub(super) const CONNECTIONS_MAX: usize = 1_024;
@@ -59,7 +60,7 @@ async fn run_with(
             (place, accepted) = accepted => match accepted {
                 Ok((stream, _)) => (place, stream),
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(error = chain(&error), "a connection cannot be accepted");
                     sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -83,7 +84,7 @@ async fn run_with(
             let _place = place;
             // A client that goes away or is too slow is no news.
             if let Some(Err(error)) = cut_off.run_until_cancelled(connection).await {
-                tracing::debug!(%error, "a connection broke");
+                tracing::debug!(error = chain(&error), "a connection broke");
             }
         });
     }

@@ -10,6 +10,7 @@ mod host;
 mod identity;
 mod list;
 mod listen;
+mod log;
 mod media;
 mod openapi;
 mod page;
@@ -121,6 +122,9 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
+        .routes(routes!(log::about))
+        .routes(routes!(log::filter, log::set_filter))
+        .routes(routes!(log::lines))
         .routes(routes!(openapi::get))
         .routes(routes!(page::get))
         .routes(routes!(page::file))
@@ -139,8 +143,11 @@ pub fn app(app: App) -> Router {
 
 /// The router of a manager that is still loading its table: alive, and not ready.
 pub fn loading(metrics: Arc<Metrics>) -> Router {
+    // Why it takes so long is in the log.
     let (router, _) = OpenApiRouter::new()
         .routes(routes!(health::live))
+        .routes(routes!(log::filter, log::set_filter))
+        .routes(routes!(log::lines))
         .split_for_parts();
     let router = router.fallback(async || {
         let detail = "the table is being loaded from the store; try again in a moment";

@@ -75,6 +75,7 @@ kinds! {
     MISDIRECTED = MISDIRECTED_REQUEST, "misdirected", "The host is not a loopback name";
     INVALID_RECORD = UNPROCESSABLE_ENTITY, "invalid-record", "The record breaks a rule";
     RECORD_TOO_LARGE = UNPROCESSABLE_ENTITY, "record-too-large", "The record is too large";
+    INVALID_FILTER = UNPROCESSABLE_ENTITY, "invalid-filter", "It is no filter of the log";
     INVALID_MESSAGE = UNPROCESSABLE_ENTITY, "invalid-message", "The message breaks a rule";
     UNAVAILABLE = SERVICE_UNAVAILABLE, "unavailable", "The store cannot be reached now";
     OUTCOME_UNKNOWN = SERVICE_UNAVAILABLE, "outcome-unknown",

@@ -340,7 +340,7 @@ pub(super) async fn merge(
     let records = batch
         .into_records()
         .map_err(|error| Problem::message(&error))?;
-    tracing::debug!(%from, via = via_word(via), records = records.len(), "merging");
+    tracing::debug!(peer_id = %from, via = via_word(via), records = records.len(), "merging");
     let session = session.map(SessionId);
     let merged = app.owner.merge_from(Some(from), records, via, session);
     let MergedRecords { outcomes, answers } = merged.await?;

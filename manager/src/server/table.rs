@@ -14,6 +14,7 @@ use futures_util::stream::{self, StreamExt};
 use peer_table::peers::{Filter, Peer};
 use peer_table::table::{Precondition, WriteRefused};
 use serde::Serialize;
+use udht_tell::chain;
 use utoipa::{IntoParams, ToSchema};
 use zstd::stream::write::Encoder;
 
@@ -232,7 +233,7 @@ pub(super) async fn import(
         write(&owner, checked, mode.unwrap_or(Mode::Merge)).await
     });
     let imported = imported.await.map_err(|error| {
-        tracing::error!(%error, "an import broke off");
+        tracing::error!(error = chain(&error), "an import broke off");
         Problem::stopped()
     })??;
     Ok(media::json(StatusCode::OK, &imported))

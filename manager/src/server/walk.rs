@@ -68,7 +68,7 @@ pub(super) fn readable(key: &Key, entry: &Entry) -> Option<Peer> {
     match Peer::from_entry(key, entry) {
         Ok(peer) => peer,
         Err(problem) => {
-            tracing::warn!(%key, %problem, "a stored record cannot be read; it is passed over");
+            tracing::warn!(peer_id = %key, error = %problem, "a stored record cannot be read; it is passed over");
             None
         }
     }

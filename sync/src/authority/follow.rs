@@ -126,11 +126,11 @@ impl<'a> Following<'a> {
             // brought back by any of those who still have what was in it.
             (None, None) => {
                 let made = issue::authority(SIGNER_LIFETIME).map_err(issue::IssueError::from)?;
-                tracing::info!(uuid = %made.id(), "the Secret is empty: making an authority");
+                tracing::info!(authority = %made.id(), "the Secret is empty: making an authority");
                 made
             }
             (None, Some(held)) => {
-                tracing::warn!(uuid = %held.id(), "the Secret was emptied: bringing back the authority");
+                tracing::warn!(authority = %held.id(), "the Secret was emptied: bringing back the authority");
                 Authority::clone(&held)
             }
             (Some(found), held) => {
@@ -178,7 +178,7 @@ impl<'a> Following<'a> {
         {
             let next = issue::signer(new.id(), now, SIGNER_LIFETIME);
             let next = next.map_err(issue::IssueError::from)?;
-            tracing::info!(uuid = %new.id(), "the authority comes to its end: beginning a rotation");
+            tracing::info!(authority = %new.id(), "the authority comes to its end: beginning a rotation");
             // None is under way.
             if let Ok(rotated) = new.rotated(next, now, self.rules.overlap()) {
                 new = rotated;

@@ -169,7 +169,7 @@ impl<'a> Holding<'a> {
         let early = life * u32::from(chance) / 2_560;
         let renew = earlier(later(now, life * 2 / 3), early);
         tracing::info!(
-            uuid = %authority.id(),
+            authority = %authority.id(),
             signer = authority.signs(now).name,
             stage = stage.said(),
             expires = credentials.expires(),

@@ -5,10 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use hyper::StatusCode;
 use peer_table::{AuthorityId, ClusterId};
+use udht_tell::chain;
 
 use super::issue::IssueError;
 use super::state::InvalidAuthority;
-use crate::http::chain;
 use crate::kubernetes::client::ApiError;
 use crate::manager::ManagerError;
 use crate::metrics::AuthorityMetrics;
@@ -161,15 +161,12 @@ impl Troubles {
         let reason = trouble.word();
         self.metrics.failed(reason);
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.replace(reason) == Some(reason) {
-            tracing::debug!(reason, "no change: {}", chain(trouble));
-        } else {
-            tracing::warn!(
-                reason,
-                "{}; this is tried again, and only counted until it changes",
-                chain(trouble)
-            );
-        }
+        *said = Some(reason);
+        tracing::warn!(
+            reason,
+            error = chain(trouble),
+            "something keeps this sync from its authority; it is tried again"
+        );
     }
 
     /// Notes that there is none.

@@ -15,12 +15,12 @@ use kube::{Api, Client};
 use peer_exchange::book::next_delay;
 use tokio::sync::watch::Sender;
 use tokio_util::sync::CancellationToken;
+use udht_tell::chain;
 
 use super::client::{ApiBounds, ApiError, within};
 use super::pods::{Pods, Sight};
 use super::slices::{Slices, TooManySlices};
 use crate::config::KubernetesArgs;
-use crate::http::chain;
 use crate::metrics::{KubernetesMetrics, PodCounts, WatchEnd};
 use crate::wall::{self, Stopwatch};
 
@@ -301,16 +301,13 @@ impl Follower {
         });
         let pods = self.pods.borrow().by_uid.len();
         let word = lost.word();
-        if self.trouble.replace(word) == Some(word) {
-            tracing::debug!(error = chain(lost), "the pods are still not followed");
-        } else {
-            tracing::warn!(
-                error = chain(lost),
-                reason = word,
-                pods,
-                "the pods of the service cannot be followed; the last known ones stay in use"
-            );
-        }
+        self.trouble = Some(word);
+        tracing::warn!(
+            error = chain(lost),
+            reason = word,
+            pods,
+            "the pods of the service cannot be followed; the last known ones stay in use"
+        );
     }
 
     fn recovered(&mut self) {

@@ -9,9 +9,9 @@ use peer_exchange::Address;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use udht_tell::chain;
 
 use super::Place;
-use crate::http::chain;
 use crate::kubernetes::pods::Sight;
 use crate::metrics::HandedOver;
 use crate::node::Node;
@@ -133,14 +133,14 @@ impl Handover {
             Err(_) => (HandedOver::Incomplete, None),
         };
         self.node.metrics.lifecycle.handed_over(result);
-        let took_ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &peer {
-            Some(peer) => tracing::info!(%peer, took_ms, "handed over: a peer has everything"),
+            Some(peer) => tracing::info!(%peer, ms, "handed over: a peer has everything"),
             None if result == HandedOver::Alone => {
                 tracing::info!("there is no peer to hand over to");
             }
             None => tracing::warn!(
-                took_ms,
+                ms,
                 "not handed over: no peer was found to have everything, and what only this pod has \
                  is lost with its storage"
             ),
@@ -148,7 +148,7 @@ impl Handover {
         HandoverView {
             result: result.word().to_owned(),
             peer: peer.map(|peer| peer.to_string()),
-            took_ms,
+            took_ms: ms,
         }
     }
 

@@ -11,9 +11,9 @@ use peer_table::Key;
 use peer_table::contract::StateRequest;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use udht_tell::chain;
 
 use super::{Place, Tending};
-use crate::http::chain;
 use crate::kubernetes::pods::Sight;
 use crate::manager::{ManagerError, PodRecord};
 use crate::node::Node;
@@ -116,12 +116,9 @@ impl Removal {
         loop {
             pods.mark_unchanged();
             let step = self.step().await;
-            if let Err(error) = &step
-                && self.node.is_news("gone")
-            {
-                let error = chain(error);
+            if let Err(error) = &step {
                 tracing::warn!(
-                    error,
+                    error = chain(error),
                     "the records of pods that are gone wait for the manager"
                 );
             }
@@ -246,7 +243,7 @@ impl Removal {
             ),
             Some(Brake::Many { gone, known }) => tracing::warn!(
                 gone,
-                known,
+                pods = known,
                 "the brake is on: more than half of the pods are gone at once, so their records \
                  stay; if they are gone for good, say so with `udht-sync gone --remove`"
             ),

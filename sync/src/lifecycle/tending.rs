@@ -12,8 +12,8 @@ use peer_table::contract::{Batch, Tend};
 use peer_table::floors::{Evidence, Replicas};
 use peer_table::{Key, OriginId};
 use tokio_util::sync::CancellationToken;
+use udht_tell::chain;
 
-use crate::http::chain;
 use crate::kubernetes::pods::Sight;
 use crate::manager::ManagerError;
 use crate::node::Node;
@@ -93,10 +93,10 @@ impl Tending {
                     Ok(true) => self.pause,
                     Ok(false) => NEWCOMER_PAUSE.min(self.pause),
                     Err(error) => {
-                        if self.node.is_news("manager") {
-                            let error = chain(&error);
-                            tracing::warn!(error, "the manager does not look after its floors");
-                        }
+                        tracing::warn!(
+                            error = chain(&error),
+                            "the manager does not look after its floors"
+                        );
                         self.pause
                     }
                 };

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use peer_table::ClusterId;
 use tokio_util::sync::CancellationToken;
+use udht_tell::chain;
 
 use super::Tls;
 use super::credentials::{Credentials, InvalidCredentials, Pem};
 use super::name::ClusterName;
-use crate::http::chain;
 use crate::metrics::TlsMetrics;
 use crate::wall;
 

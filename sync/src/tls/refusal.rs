@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 
 use rustls::{AlertDescription, CertificateError};
 
-use crate::logging::Rarely;
 use crate::metrics::TlsMetrics;
 
 /// The part that this sync has in a connection.
@@ -237,36 +236,25 @@ impl fmt::Display for Refused {
 
 impl Error for Refused {}
 
-/// Counts who was not let in, and says so now and then.
+/// Counts who was not let in, and says so.
 #[derive(Debug)]
 pub struct Refusals {
     metrics: TlsMetrics,
-    said: Rarely,
 }
 
 impl Refusals {
     /// None yet.
-    pub fn new(metrics: TlsMetrics) -> Self {
-        Self {
-            metrics,
-            said: Rarely::default(),
-        }
+    pub const fn new(metrics: TlsMetrics) -> Self {
+        Self { metrics }
     }
 
     /// Notes that a connection from `peer` was not made.
     pub(super) fn note(&self, peer: Option<SocketAddr>, refused: &Refused) {
         self.metrics.refused(Side::Server, refused.reason);
         let reason = refused.reason.word();
-        let peer = peer.map(tracing::field::display);
-        if self.said.is_news(reason) {
-            tracing::warn!(
-                peer,
-                reason,
-                "no connection from a peer: {refused}; more of the same is only counted for a \
-                 minute"
-            );
-        } else {
-            tracing::debug!(peer, reason, "no connection from a peer: {refused}");
-        }
+        // Not the port, which is another for each call.
+        let peer = peer.map(|peer| tracing::field::display(peer.ip()));
+        let error = refused.to_string();
+        tracing::warn!(peer, reason, error, "no connection from a peer");
     }
 }

@@ -24,7 +24,7 @@ pub(super) async fn give(connection: &Connection, store: &str) {
         _ => String::new(),
     });
     for advice in advice(settings.each_ref().map(String::as_str)) {
-        tracing::warn!(store, "{advice}");
+        tracing::warn!(url = store, "{advice}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use peer_table::ClusterId;
 use tokio::time::{Instant, sleep};
+use udht_tell::chain;
 use uuid::Uuid;
 
 use super::super::{Draw, Opening, StoreError};
@@ -25,7 +26,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(50);
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How often the log repeats what is waited for.
-const SAID_PAUSE: Duration = Duration::from_secs(10);
 /// How often a transaction is tried that something else disturbs.
 pub(super) const TRIES: usize = 8;
 
@@ -88,7 +88,7 @@ impl Opener {
     /// or takes no writes now.
     pub(super) async fn open(&self, draw: &Draw) -> Result<(Connection, Standing), StoreError> {
         let started = Instant::now();
-        let (mut pause, mut said, mut sent) = (PAUSE_MIN, None, false);
+        let (mut pause, mut sent) = (PAUSE_MIN, false);
         loop {
             let opened = async {
                 let connection = self.connect().await?;
@@ -102,14 +102,8 @@ impl Opener {
             if matches!(fault, Fault::Locked(_)) && started.elapsed() < LOCK_PATIENCE {
                 sleep(LOCK_PAUSE).await;
             } else if fault.mends_itself() {
-                let error = fault.in_use(&self.name()).to_string();
-                let is_news = said.as_ref().is_none_or(|(text, at): &(String, Instant)| {
-                    *text != error || at.elapsed() >= SAID_PAUSE
-                });
-                if is_news {
-                    tracing::warn!(%error, "waiting for the store");
-                    said = Some((error, Instant::now()));
-                }
+                let error = fault.in_use(&self.name());
+                tracing::warn!(error = chain(&error), "waiting for the store");
                 sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             } else {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use peer_table::StoreId;
 use tokio::time::{Instant, sleep_until};
+use udht_tell::chain;
 
 use super::super::super::{Change, StoreError};
 use super::super::connection::{Connection, PATIENCE, pipeline};
@@ -174,7 +175,7 @@ impl Keeper {
                 connection: None,
             },
             (Footing::Up { .. }, fault) => {
-                tracing::warn!(error = %self.error(fault.clone()), "lost the store");
+                tracing::warn!(error = chain(&self.error(fault.clone())), "lost the store");
                 // Silence has lasted for a while already, so nobody waits any longer.
                 let silence = if matches!(fault, Fault::Silent(_)) {
                     PATIENCE
@@ -202,7 +203,7 @@ impl Keeper {
     pub(super) async fn resume(&mut self) {
         match self.try_resume().await {
             Ok((connection, locked)) => {
-                tracing::info!(store = %self.opener.url, "the store is there again");
+                tracing::info!(url = %self.opener.url, "the store is there again");
                 self.footing = Footing::Up {
                     connection,
                     locked,

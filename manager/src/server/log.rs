@@ -1,0 +1,234 @@
+//! What this manager tells of itself: its log, what of it is written, and how it was started.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use peer_table::table::Digest;
+use serde::{Deserialize, Serialize};
+use udht_tell::about::{self, About, Flag};
+use udht_tell::log::{self, ChangeFilter, FilterInUse};
+use utoipa::ToSchema;
+
+use super::App;
+use super::body;
+use super::media::{self, JSON};
+use super::problem::{Fails, Kind, Problem};
+use super::query::Query;
+
+/// The most bytes of a body with a filter: one of the longest, with all that JSON may do to it.
+const BODY_BYTES_MAX: usize = 8 << 10;
+/// One JSON object a line.
+const NDJSON: &str = "application/x-ndjson";
+
+/// What is to be logged.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = LogFilterDraft)]
+pub(super) struct Draft {
+    /// A level (off, error, warn, info, debug, trace), or levels by module, with commas.
+    #[schema(example = "info,udht_manager::owner=debug", max_length = 1000)]
+    #[expect(dead_code, reason = "it documents what `ChangeFilter` reads")]
+    filter: String,
+    /// For how long, from 1s to 24h; without it, until the next change.
+    #[serde(rename = "for")]
+    #[schema(example = "10m", nullable = false)]
+    #[expect(dead_code, reason = "it documents what `ChangeFilter` reads")]
+    moment: Option<String>,
+}
+
+/// What is logged.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LogFilter)]
+pub(super) struct Filter {
+    /// Now.
+    filter: String,
+    /// What the manager was started with.
+    begun: String,
+    /// When it will be that again by itself; null if it will not.
+    #[schema(format = DateTime)]
+    until: Option<String>,
+}
+
+impl From<FilterInUse> for Filter {
+    fn from(used: FilterInUse) -> Self {
+        let FilterInUse {
+            filter,
+            begun,
+            until,
+        } = used;
+        Self {
+            filter: filter.to_string(),
+            begun: begun.to_string(),
+            until,
+        }
+    }
+}
+
+/// A body with what is to be logged.
+#[derive(Debug)]
+pub(super) struct Change(ChangeFilter);
+
+impl<S: Send + Sync> FromRequest<S> for Change {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        media::demand(request.headers(), &[JSON])?;
+        let body = body::read(request, BODY_BYTES_MAX).await?;
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            let detail = format!("the body says no filter: {error}");
+            Problem::new(Kind::INVALID_FILTER, detail).about("filter")
+        })
+    }
+}
+
+/// Say what is logged.
+#[utoipa::path(
+    get, path = "/v1/log-filter", tag = "operations", operation_id = "getLogFilter",
+    responses((status = 200, description = "The filter of the log.", body = Filter), Fails<400>),
+)]
+pub(super) async fn filter(Query(()): Query<()>) -> Json<Filter> {
+    Json(log::log().filter().into())
+}
+
+/// Change what is logged, at once, for a while or until the next change.
+///
+/// A start of the manager takes it back to what `--log` says.
+#[utoipa::path(
+    put, path = "/v1/log-filter", tag = "operations", operation_id = "putLogFilter",
+    request_body = Draft,
+    responses(
+        (status = 200, description = "It is in use.", body = Filter),
+        Fails<400>, Fails<408>, Fails<413>, Fails<415>, Fails<422>,
+    ),
+)]
+pub(super) async fn set_filter(Query(()): Query<()>, Change(change): Change) -> Json<Filter> {
+    Json(log::log().set_filter(&change).into())
+}
+
+/// Read the last lines of the log.
+///
+/// There are up to 1,000 of them, and 512 KiB, the oldest first, each a JSON object; `docs/logs.md`
+/// says what they mean.
+#[utoipa::path(
+    get, path = "/v1/logs", tag = "operations", operation_id = "getLogs",
+    responses(
+        (status = 200, description = "The lines.", body = String,
+            content_type = "application/x-ndjson"),
+        Fails<400>,
+    ),
+)]
+pub(super) async fn lines(Query(()): Query<()>) -> Response {
+    ([(CONTENT_TYPE, NDJSON)], log::log().last_lines()).into_response()
+}
+
+/// A build of the manager, and how it was started.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = About)]
+pub(super) struct AboutManager {
+    /// The program.
+    program: String,
+    /// Its release.
+    release: String,
+    /// The commit that an image was built of; null elsewhere.
+    revision: Option<String>,
+    /// `release`, or `debug`, which is slow.
+    profile: String,
+    /// The machine that it was built for.
+    #[schema(example = "linux/x86_64")]
+    platform: String,
+    /// When it was started.
+    #[serde(rename = "startedAt")]
+    #[schema(format = DateTime)]
+    started_at: String,
+    /// Its flags as they are in effect; what in them is secret is `***`.
+    flags: Vec<FlagInEffect>,
+    /// The store's id.
+    store: String,
+    /// The id of its current opening.
+    origin: String,
+    /// The id of this pod's own record.
+    peer_id: String,
+    /// The cluster's id.
+    cluster: String,
+    /// A digest of the whole table: equal ones are of equal tables. Null while it is made anew.
+    table: Option<TableDigest>,
+}
+
+/// A digest of a table.
+#[derive(Debug, Serialize, ToSchema)]
+struct TableDigest {
+    /// Records, deleted ones that are still remembered among them.
+    records: u64,
+    /// The exclusive or of their fingerprints, in hexadecimal.
+    sum: String,
+}
+
+impl From<Digest> for TableDigest {
+    fn from(digest: Digest) -> Self {
+        Self {
+            records: digest.records,
+            sum: format!("{:016x}", digest.sum),
+        }
+    }
+}
+
+/// A flag as it is in effect.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Flag)]
+struct FlagInEffect {
+    /// Its name.
+    #[schema(example = "--listen")]
+    name: String,
+    /// Its value.
+    #[schema(example = "127.0.0.1:3002")]
+    value: String,
+    /// Who said so: `flag`, `environment` or `default`.
+    from: String,
+}
+
+impl From<Flag> for FlagInEffect {
+    fn from(flag: Flag) -> Self {
+        let Flag { name, value, from } = flag;
+        Self { name, value, from }
+    }
+}
+
+/// Say which build this manager is, how it was started, and what it has.
+#[utoipa::path(
+    get, path = "/v1/about", tag = "operations", operation_id = "getAbout",
+    responses((status = 200, description = "All that.", body = AboutManager), Fails<400>),
+)]
+pub(super) async fn about(State(app): State<Arc<App>>, Query(()): Query<()>) -> Json<AboutManager> {
+    let About {
+        program,
+        release,
+        revision,
+        profile,
+        platform,
+        started_at,
+        flags,
+    } = about::about();
+    let owner = &app.owner;
+    let opening = owner.opening();
+    let state = owner.state(0).ok();
+    let table = state
+        .as_ref()
+        .and_then(|state| state.table(owner.table_name()))
+        .map(|table| Digest::from(table.digest).into());
+    Json(AboutManager {
+        program,
+        release,
+        revision,
+        profile,
+        platform,
+        started_at,
+        flags: flags.into_iter().map(FlagInEffect::from).collect(),
+        store: opening.store.to_string(),
+        origin: opening.origin.to_string(),
+        peer_id: opening.peer_id.to_string(),
+        cluster: owner.cluster().to_string(),
+        table,
+    })
+}
