@@ -27,7 +27,11 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
                       service speaks to its own machine only";
         return Err(Problem::new(Kind::MISDIRECTED, detail).about("host"));
     }
-    let is_ours = |origin: &[u8]| origin.strip_prefix(b"http://").is_some_and(is_loopback);
+    // A page that another program of this machine serves is another origin too.
+    let is_ours = |origin: &[u8]| {
+        let authority = origin.strip_prefix(b"http://");
+        authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host.as_bytes()))
+    };
     if headers
         .get_all(ORIGIN)
         .iter()
@@ -36,7 +40,7 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "a page of another origin may not use this service; the header Origin must be left \
-                  out or be http:// and a loopback name";
+                  out or be http:// and what the header Host says";
     Err(Problem::new(Kind::FOREIGN_ORIGIN, detail).about("origin"))
 }
 
@@ -125,22 +129,23 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_this_machine_is_let_in_and_no_other() {
+    fn this_services_own_page_is_let_in_and_no_other() {
+        for host in ["localhost:3002", "127.0.0.1", "[::1]:80"] {
+            let own = format!("http://{host}");
+            assert_eq!(checked("/", &[host], &[&own]), Ok(()), "{own}");
+        }
+        let own = "http://localhost:3002";
         for origin in [
             "http://localhost:8080",
             "http://127.0.0.1:3002",
-            "http://[::1]",
-        ] {
-            assert_eq!(checked("/", &["localhost"], &[origin]), Ok(()), "{origin}");
-        }
-        for origin in [
+            "https://localhost:3002",
             "null",
             "https://example.com",
             "http://example.com",
             "file://",
             "",
         ] {
-            let checked = checked("/", &["localhost"], &["http://localhost", origin]);
+            let checked = checked("/", &["localhost:3002"], &[own, origin]);
             assert_eq!(checked, Err(Kind::FOREIGN_ORIGIN), "{origin}");
         }
     }

@@ -2,11 +2,14 @@
 
 mod browser;
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use udht_tests::http::{self, agent};
-use udht_tests::pod::{Cluster, ClusterOptions};
+use udht_tests::pod::{Cluster, ClusterOptions, Part};
 use ureq::Agent;
 
 use self::browser::{Browser, Key, is_there};
@@ -194,6 +197,50 @@ fn what_a_record_says_is_shown_as_text_and_nothing_comes_from_elsewhere() -> Res
 }
 
 #[test]
+fn a_page_of_another_program_on_this_machine_changes_nothing() -> Result<()> {
+    if !is_there() {
+        return Ok(());
+    }
+    let house = House::start(1)?;
+    house.put("p1", &json!({"name": "first", "ip": "10.0.0.1"}))?;
+    let browser = Browser::open(&empty_page()?, WIDE)?;
+    // The first is asked for leave by the browser; the second is one of those that any page may send
+    // without, though it never sees the answer.
+    let script = format!(
+        "const done = arguments[0];
+        const outcome = (asked) => asked.then(() => 'sent', () => 'stopped');
+        Promise.all([
+            outcome(fetch('{peer}', {{ method: 'DELETE' }})),
+            outcome(fetch('{peer}/contact', {{ method: 'POST', mode: 'no-cors' }})),
+        ]).then(done);",
+        peer = house.peer("p1"),
+    );
+    let outcomes = browser.run_until_done(&script)?;
+    ensure!(outcomes == json!(["stopped", "sent"]), "{outcomes}");
+    let read = http::get(&house.agent, &house.peer("p1"))?.ok()?;
+    ensure!(read["lastConnectionOn"] == Value::Null, "{read}");
+    Ok(())
+}
+
+/// Where another program of this machine serves an empty page, until the test ends.
+fn empty_page() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            if lines.any(|line| line.is_empty()) {
+                let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 15\r\n\
+                              connection: close\r\n\r\n<!doctype html>";
+                // Fails only where the browser has gone, and then nobody waits for it.
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        }
+    });
+    Ok(url)
+}
+
+#[test]
 fn it_is_used_by_keyboard_alone_and_on_a_phone() -> Result<()> {
     if !is_there() {
         return Ok(());
@@ -261,5 +308,43 @@ fn a_manager_that_comes_back_is_followed_again() -> Result<()> {
     house.put("p2", &json!({"name": "second", "ip": "10.0.0.2"}))?;
     browser.find_with("#peers-state", "3 peers, live")?;
     browser.find_with("#peer-rows", "second")?;
+    Ok(())
+}
+
+#[test]
+fn it_tells_of_the_other_replicas_and_of_what_is_wrong_and_forgets_it_when_it_is_over() -> Result<()>
+{
+    if !is_there() {
+        return Ok(());
+    }
+    let mut house = House::start(2)?;
+    house.cluster.wait_until_joined(&house.agent)?;
+    let browser = Browser::open(&house.url(), WIDE)?;
+    browser.find_with(
+        "#health.good",
+        "reaches 1 of 1 replica · tables are equal · no alarm",
+    )?;
+    browser.click("nav a[href='#replicas']", "")?;
+    let other = house.cluster.pods[1].exchange_address();
+    browser.find_with("#replica-rows tr", &other)?;
+    browser.find_with("#replica-rows", "reachable")?;
+    browser.click("nav a[href='#activity']", "")?;
+    browser.find_with("#event-rows tr", "exchange with")?;
+    // A write there is there in the peer's own words: who pushed it, and when.
+    let record = json!({"name": "far", "ip": "10.0.0.1"});
+    let there = format!("{}/v1/peers/far", house.cluster.pods[1].manager_url());
+    http::put(&house.agent, &there, &record)?.ok()?;
+    browser.find_with("#event-rows tr", "pushed by")?;
+    browser.click("nav a[href='#peers']", "")?;
+    browser.click("[data-peer=far]", "")?;
+    browser.find_with("#why", "came by a push")?;
+    browser.press(Key::Escape)?;
+
+    house.cluster.pod(2).kill_part(Part::Sync)?;
+    browser.find_with("[data-alarm=isolated]", &other)?;
+    browser.find_with("#health.bad", "1 alarm")?;
+    house.cluster.pod(2).start_sync()?;
+    browser.gone("[data-alarm]", "")?;
+    browser.find_with("#health.good", "no alarm")?;
     Ok(())
 }

@@ -1,12 +1,16 @@
 //! Two pods that cannot reach each other.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use udht_tests::cluster::reach::Reach;
 use udht_tests::cluster::wait::until;
 
 use crate::world::{SOON, World, record, wait_for_status};
+
+/// Who looks sees within this time that a pod is cut off.
+const SEEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// Waits until each of these pods says that it is isolated (1), or not (0).
 pub(crate) fn wait_for_isolation(reaches: &mut [Reach], isolated: f64) -> Result<()> {
@@ -22,6 +26,22 @@ pub(crate) fn wait_for_isolation(reaches: &mut [Reach], isolated: f64) -> Result
             Ok(())
         },
     )
+}
+
+/// Waits until each of these pods' managers, which the page asks too, has this alarm or has it no
+/// more. What it says in the first of them, if it has it.
+fn wait_for_alarm(reaches: &mut [Reach], alarm: &str, stands: bool) -> Result<Value> {
+    until(&format!("{alarm} stands: {stands}"), SOON, || {
+        let mut said = Value::Null;
+        for reach in reaches.iter_mut().rev() {
+            let status = reach.get("/v1/status")?.ok()?;
+            let mut alarms = status["alarms"].as_array().context("alarms")?.iter();
+            let found = alarms.find(|it| it["alarm"] == alarm);
+            ensure!(found.is_some() == stands, "{} says {status}", reach.pod());
+            said = found.cloned().unwrap_or_default();
+        }
+        Ok(said)
+    })
 }
 
 pub(crate) fn two_pods_are_parted_and_meet_again(world: &mut World) -> Result<()> {
@@ -42,6 +62,19 @@ pub(crate) fn two_pods_are_parted_and_meet_again(world: &mut World) -> Result<()
         pods[1].name,
         begun.elapsed().as_secs_f64()
     ));
+    let alarm = wait_for_alarm(&mut reaches, "isolated", true)?;
+    let seen = begun.elapsed();
+    ensure!(
+        seen <= SEEN_WITHIN,
+        "the alarm came after {} s",
+        seen.as_secs()
+    );
+    world.saw(&format!(
+        "the alarm was to be seen in both after {:.1} s: {} {}",
+        seen.as_secs_f64(),
+        alarm["text"],
+        alarm["about"]
+    ));
     for (reach, key) in reaches.iter_mut().zip(["in-two", "in-one"]) {
         let status = reach.get(&format!("/v1/peers/{key}"))?.status;
         ensure!(
@@ -58,6 +91,7 @@ pub(crate) fn two_pods_are_parted_and_meet_again(world: &mut World) -> Result<()
     wait_for_status(&mut reaches, "in-two", 200)?;
     world.release.wait_until_equal(&mut reaches)?;
     wait_for_isolation(&mut reaches, 0.0)?;
+    wait_for_alarm(&mut reaches, "isolated", false)?;
     world.saw(&format!(
         "healed: both have both, and are equal, after {:.1} s",
         begun.elapsed().as_secs_f64()
