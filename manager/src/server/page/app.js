@@ -27,7 +27,10 @@ const dialog = new PeerDialog(directory, writer, (id) => view.focus(id));
 view = new PeersView(directory, writer, (id) => dialog.open(id));
 status.addEventListener("change", () => view.draw());
 
-window.addEventListener("hashchange", show);
+window.addEventListener("hashchange", () => {
+  show();
+  status.look();
+});
 show();
 directory.run();
 status.run();

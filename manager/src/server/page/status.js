@@ -4,17 +4,23 @@ import { call } from "./calls.js";
 import { byId, count, make, plural, shortId, when } from "./dom.js";
 
 const EVERY_MS = 2_000;
+/** The replicas change seldom, and there may be many: unless they are looked at, so often will do. */
+const REPLICAS_EVERY_MS = 15_000;
+/** Replicas that are shown at the most. */
+const ROWS_MAX = 500;
 
 /** Tells by `change` that the replicas are known anew. */
 export class Status extends EventTarget {
   #writers = new Map();
   #drawn = "";
+  #replicas = null;
+  #replicasAt = -Infinity;
 
   /** Asks, again and again, while the page can be seen. */
   async run() {
-    document.addEventListener("visibilitychange", () => document.hidden || this.#look());
+    document.addEventListener("visibilitychange", () => document.hidden || this.look());
     for (;;) {
-      if (!document.hidden) await this.#look();
+      if (!document.hidden) await this.look();
       await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
     }
   }
@@ -27,14 +33,20 @@ export class Status extends EventTarget {
     return known.own ? "this pod" : nameOf(known.peer_id) ?? shortId(known.store ?? origin);
   }
 
-  async #look() {
+  /** Asks once, and draws the part of the page that is looked at. */
+  async look() {
     try {
-      const [status, replicas] = await Promise.all([call("GET", "/v1/status"), call("GET", "/v1/replicas")]);
-      this.#learn(replicas);
+      const status = await call("GET", "/v1/status");
       drawHealth(status);
       drawAlarms(status.alarms);
-      drawReplicas(status, replicas);
-      drawEvents(status);
+      const isShown = !byId("replicas").hidden;
+      if (isShown || performance.now() - this.#replicasAt > REPLICAS_EVERY_MS) {
+        this.#replicas = await call("GET", "/v1/replicas");
+        this.#replicasAt = performance.now();
+        this.#learn(this.#replicas);
+      }
+      if (isShown) drawReplicas(status, this.#replicas);
+      if (!byId("activity").hidden) drawEvents(status);
     } catch (error) {
       const line = byId("health");
       line.className = "bad";
@@ -102,7 +114,8 @@ function joined({ sync }, { replicas }) {
 }
 
 function drawReplicas(status, known) {
-  const rows = joined(status, known).map(({ replica, peer }) => {
+  const all = joined(status, known);
+  const rows = all.slice(0, ROWS_MAX).map(({ replica, peer }) => {
     const isOwn = replica?.own ?? false;
     const name = (isOwn && (status.name || status.peer_id)) || (peer?.pod ?? peer?.peer_id ?? replica?.peer_id ?? replica?.store ?? replica?.origin ?? peer?.address);
     const state = () => {
@@ -132,7 +145,8 @@ function drawReplicas(status, known) {
   byId("replica-rows").replaceChildren(...rows);
   const waits = known.heldBack ? `wait for ${known.heldBack.replica ?? "a replica that is not known yet"} (${known.heldBack.reason})` : "wait for nothing";
   const brake = known.braked ? " Nobody is taken for gone: the brake is on." : "";
-  say(byId("floor-state"), `${plural(known.tombstones, "deleted record")} remembered here: they ${waits}.${brake}`);
+  const more = all.length > rows.length ? ` The first ${count(rows.length)} of ${count(all.length)} replicas are shown.` : "";
+  say(byId("floor-state"), `${plural(known.tombstones, "deleted record")} remembered here: they ${waits}.${brake}${more}`);
   const fenced = byId("fenced");
   fenced.hidden = known.fenced.length === 0;
   say(fenced.querySelector("summary"), `${plural(known.fenced.length, "id")} that will write no more`);
