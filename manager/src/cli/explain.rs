@@ -1,7 +1,6 @@
 //! The verb explain: why a record is as it is, and where a write went.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::time::SystemTime;
 
 use clap::Args;
@@ -164,7 +163,10 @@ impl Explained {
             let by = self.origin.as_ref().map(Origin::to_text);
             line("By", &by.unwrap_or_else(|| "-".to_owned()));
             let came = match &self.arrival {
-                None => format!("not remembered any more, beyond {} peers", self.remembers.keys),
+                None => format!(
+                    "not remembered any more, beyond {} peers",
+                    self.remembers.keys
+                ),
                 Some(Arrival { at, way }) if way.via == "store" => {
                     format!("in the store when this manager read it, {}", time(at, now))
                 }
@@ -172,14 +174,28 @@ impl Explained {
             };
             line("Came", &came);
             let seen = self.last_connection_on.as_deref();
-            line("Last seen", &seen.map_or_else(|| "never".to_owned(), |it| time(it, now)));
+            line(
+                "Last seen",
+                &seen.map_or_else(|| "never".to_owned(), |it| time(it, now)),
+            );
         }
         if !self.lost.is_empty() {
             text.push_str("\nLost to it, or to one before it, the latest first:\n");
         }
         for loser in &self.lost {
-            let Loser { version, origin, at, way, times, .. } = loser;
-            let what = if loser.deletion { "a deletion" } else { "a record" };
+            let Loser {
+                version,
+                origin,
+                at,
+                way,
+                times,
+                ..
+            } = loser;
+            let what = if loser.deletion {
+                "a deletion"
+            } else {
+                "a record"
+            };
             let head = format!("{what}, {}{}", time(at, now), often(*times));
             reason(&mut text, &loser.reason, &head, &loser.text);
             let _ = writeln!(text, "    version {}", whole(version));
@@ -191,7 +207,14 @@ impl Explained {
             text.push_str("\nRefused here, the latest first:\n");
         }
         for refused in &self.refused {
-            let Refusal { version, origin, at, way, times, .. } = refused;
+            let Refusal {
+                version,
+                origin,
+                at,
+                way,
+                times,
+                ..
+            } = refused;
             let head = format!("{}, {}{}", way.to_text(), time(at, now), often(*times));
             reason(&mut text, &refused.reason, &head, &refused.text);
             if let Some(version) = version {
@@ -257,7 +280,10 @@ impl Origin {
             (false, Some(pod)) => format!("the pod {pod}"),
             (false, None) => match &self.store {
                 Some(store) => format!("the replica of the store {}", cell(store)),
-                None => format!("a replica that never published here, opening {}", cell(&self.id)),
+                None => format!(
+                    "a replica that never published here, opening {}",
+                    cell(&self.id)
+                ),
             },
         };
         match self.fenced.as_deref() {
@@ -342,8 +368,7 @@ What came is remembered since 2026-01-30T08:00:00.000Z (1d ago), for the 4096 pe
         }
         let answers = [&deleted, &forgotten, &unknown].map(|it| json(&it.to_string()));
         let canned = Canned::new(answers);
-        let [deleted, forgotten, unknown] =
-            [(); 3].map(|()| canned.run(&["explain", "p1"]).out);
+        let [deleted, forgotten, unknown] = [(); 3].map(|()| canned.run(&["explain", "p1"]).out);
         assert!(deleted.contains("State      deleted, which is still remembered\n"));
         assert!(deleted.contains("Came       in the store when this manager read it, 2026"));
         assert!(forgotten.contains("Came       not remembered any more"));
@@ -359,7 +384,10 @@ What came is remembered since 2026-01-30T08:00:00.000Z (1d ago), for the 4096 pe
         let ran = canned.run(&["explain", "p1", "-o", "json"]);
         assert_eq!(ran.out, format!("{with_more}\n"));
         let out = canned.run(&["explain", "p1"]).out;
-        assert!(!out.contains('\u{1b}') && out.contains("    \\u{1b}[2JIt was held.  Write"), "{out}");
+        assert!(
+            !out.contains('\u{1b}') && out.contains("    \\u{1b}[2JIt was held.  Write"),
+            "{out}"
+        );
     }
 
     #[test]

@@ -114,8 +114,8 @@ impl Shared {
         self.history().note(notes, at);
     }
 
-    /// Remembers that nothing was decided of these, as the store could not be read.
-    pub(super) fn not_read(&self, group: &[Command]) {
+    /// Remembers that nothing of these was done, as the store could not.
+    pub(super) fn not_done(&self, group: &[Command]) {
         let notes = group.iter().flat_map(|command| {
             let (writes, records, way) = match command {
                 Command::Write { writes, .. } => (writes.as_slice(), &[][..], Way::LOCAL),

@@ -216,6 +216,7 @@ impl Work {
             yield_now().await;
             if started.elapsed() >= WRITES_PATIENCE {
                 while let Ok(command) = self.commands.try_recv() {
+                    shared.not_done(std::slice::from_ref(&command));
                     let problem = "the table is being bound to the authority of its cluster";
                     let error = StoreError::Unavailable(problem.to_owned());
                     self.fail(std::iter::once(command.into_answer()), error);

@@ -159,7 +159,7 @@ impl Work {
         let (held, wrong) = match self.held(&group).await {
             Ok(held) => held,
             Err(error) => {
-                self.shared.not_read(&group);
+                self.shared.not_done(&group);
                 return self.fail(group.into_iter().map(Command::into_answer), error);
             }
         };
@@ -306,6 +306,7 @@ impl Work {
                 settled = &mut settling => break settled,
                 command = self.commands.recv() => match command {
                     Some(command) => {
+                        self.shared.not_done(std::slice::from_ref(&command));
                         let problem = "whether the last write is stored is being found out: see \
                                        that the store runs";
                         let error = StoreError::Unavailable(problem.to_owned());
@@ -378,6 +379,7 @@ impl Work {
                 opened = &mut opening => break opened,
                 command = self.commands.recv() => match command {
                     Some(command) => {
+                        shared.not_done(std::slice::from_ref(&command));
                         let error = StoreError::clone(&error);
                         self.fail(std::iter::once(command.into_answer()), error);
                     }

@@ -1,6 +1,7 @@
 //! The owner over a real server of Redis: what readers and writers see when that changes or fails.
 
-use peer_table::floors::Ages;
+use peer_table::floors::{Ages, Fence};
+use peer_table::history::Way;
 use peer_table::peers::Draft;
 use tokio::task::JoinHandle;
 
@@ -60,6 +61,10 @@ impl Running {
         self.owner.get(&key.parse().unwrap()).await
     }
 
+    async fn explain(&self, key: &str) -> Explanation {
+        self.owner.explain(&key.parse().unwrap()).await
+    }
+
     /// Waits until a revision of another opening, or a later one, is told.
     async fn change_after(&self, since: Revision) {
         let mut revisions = self.owner.subscribe();
@@ -113,6 +118,14 @@ async fn an_emptied_store_is_opened_anew_and_watchers_are_told_to_list_again() {
     );
     assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
     assert_eq!(running.get("a").await.unwrap(), Some(kept));
+    // It was written here once, and came back from a peer.
+    let explained = running.explain("a").await;
+    assert!(
+        matches!(explained.since, Some(Since::Came(way, _)) if way.via == Via::Exchange),
+        "{explained:?}"
+    );
+    let seen = &explained.origins[&opening.origin];
+    assert_eq!((seen.is_own, seen.fence), (true, Some(Fence::Ended)));
     let written = running.put("b").await.unwrap().entry;
     assert!(written.version.reading > last);
     assert_eq!(written.version.origin, anew.origin);
@@ -228,9 +241,23 @@ async fn a_write_of_unknown_outcome_is_announced_just_if_it_turns_out_to_be_stor
             Some(found) => {
                 assert_eq!(told, [name.as_str(), "after"]);
                 assert!(found.version < after.entry.version);
+                let explained = running.explain(&name).await;
+                assert!(
+                    matches!(explained.since, Some(Since::Came(Way::LOCAL, _))),
+                    "{explained:?}"
+                );
+                assert_eq!(explained.remembered.refused, []);
             }
-            None => assert_eq!(told, ["after"]),
+            None => {
+                assert_eq!(told, ["after"]);
+                let explained = running.explain(&name).await;
+                let refused = explained.remembered.refused[0];
+                assert_eq!(refused.refusal, Refusal::Store, "{explained:?}");
+            }
         }
+        let next = running.explain("next").await.remembered.refused;
+        assert_eq!((next.len(), next[0].refusal), (1, Refusal::Store));
+        assert_eq!(next[0].times, round + 1);
         let count = running.owner.counts();
         drop(running.owner.live_keys(None, 100));
         assert_eq!(count.1, 0);

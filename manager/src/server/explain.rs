@@ -85,7 +85,10 @@ struct Origin {
 /// Why an opening of a store writes no more.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "snake_case")]
-#[expect(dead_code, reason = "Fence::word is sent; this says so in the document")]
+#[expect(
+    dead_code,
+    reason = "Fence::word is sent; this says so in the document"
+)]
 enum FenceWord {
     Ended,
     GivenUp,

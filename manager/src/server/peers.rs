@@ -221,11 +221,7 @@ pub(super) async fn replace(
 }
 
 /// What was read of a body; one that is refused as a record of `key` is remembered.
-pub(super) fn remembered<T>(
-    app: &App,
-    key: &Key,
-    body: Result<T, Problem>,
-) -> Result<T, Problem> {
+pub(super) fn remembered<T>(app: &App, key: &Key, body: Result<T, Problem>) -> Result<T, Problem> {
     body.inspect_err(|problem| {
         let refusal = match problem.kind() {
             Kind::INVALID_RECORD | Kind::BAD_BODY => Refusal::Invalid,

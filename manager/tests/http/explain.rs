@@ -179,16 +179,28 @@ async fn a_refused_record_of_which_nothing_is_held_says_why() {
     push(&manager, [("p1", ahead.clone()), ("p2", seen_ahead)]).await;
     let explained = explain(&manager, "p1").await;
     assert_eq!(explained["state"], "unknown", "{explained:#}");
-    for null in ["version", "writtenAt", "lastConnectionOn", "origin", "arrival"] {
+    for null in [
+        "version",
+        "writtenAt",
+        "lastConnectionOn",
+        "origin",
+        "arrival",
+    ] {
         assert_eq!(explained[null], Value::Null, "{null}");
     }
     let refused = &explained["refused"][0];
     assert_eq!(refused["reason"], "version_ahead");
     assert_eq!(refused["version"], ahead.version.to_string());
-    assert_eq!((&refused["via"], &refused["times"]), (&json!("push"), &json!(1)));
+    assert_eq!(
+        (&refused["via"], &refused["times"]),
+        (&json!("push"), &json!(1))
+    );
     assert_eq!(refused["from"]["store"], SENDER);
     let text = refused["text"].as_str().unwrap();
-    assert!(text.starts_with("It is stamped 23h 59m") || text.contains(" 1day "), "{text}");
+    assert!(
+        text.starts_with("It is stamped 23h 59m") || text.contains(" 1day "),
+        "{text}"
+    );
     assert!(text.contains("heal-clock"), "{text}");
     let other = explain(&manager, "p2").await;
     assert_eq!(reasons(&other, "refused"), ["contact_ahead"]);
@@ -215,8 +227,14 @@ async fn a_write_that_was_refused_is_found_by_whoever_looks_for_it() {
     let expected = ["invalid", "precondition", "absent"];
     assert_eq!(reasons(&explained, "refused"), expected, "{explained:#}");
     let refused = &explained["refused"][0];
-    assert_eq!((&refused["times"], &refused["via"]), (&json!(2), &json!("write")));
-    assert_eq!((&refused["version"], &refused["origin"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&refused["times"], &refused["via"]),
+        (&json!(2), &json!("write"))
+    );
+    assert_eq!(
+        (&refused["version"], &refused["origin"]),
+        (&Value::Null, &Value::Null)
+    );
 
     manager.put("/v1/peers/p2", &peer()).expect(201).await;
     manager.put("/v1/peers/p3", &peer()).expect(507).await;
@@ -276,13 +294,20 @@ async fn what_was_there_before_the_start_is_told_as_far_as_its_version_tells_it(
     for same in ["version", "writtenAt"] {
         assert_eq!(mine[same], before[same], "{same}");
     }
-    assert_eq!((&mine["origin"]["own"], &mine["origin"]["store"]), (&json!(true), &json!(SENDER)));
+    assert_eq!(
+        (&mine["origin"]["own"], &mine["origin"]["store"]),
+        (&json!(true), &json!(SENDER))
+    );
     assert_eq!(mine["origin"]["fenced"], "ended", "{mine:#}");
     let since = mine["remembers"]["since"].clone();
     let stored = json!({"at": mine["arrival"]["at"], "via": "store", "from": null});
     assert_eq!(mine["arrival"], stored);
     assert!(mine["arrival"]["at"].as_str() <= since.as_str());
-    assert_eq!(mine["lost"], json!([]), "that is not remembered over a start");
+    assert_eq!(
+        mine["lost"],
+        json!([]),
+        "that is not remembered over a start"
+    );
     let told = explain(&manager, "theirs").await;
     assert_eq!(told["version"], theirs.version.to_string());
     assert_eq!(told["arrival"]["via"], "store");
@@ -340,7 +365,10 @@ async fn a_ghost_and_a_push_of_one_that_writes_no_more_say_what_they_are() {
     assert_eq!(explained["state"], "unknown");
     assert_eq!(reasons(&explained, "refused"), ["fenced"], "{explained:#}");
     let origin = &explained["refused"][0]["origin"];
-    assert_eq!((&origin["store"], &origin["fenced"]), (&json!(store), &json!("given_up")));
+    assert_eq!(
+        (&origin["store"], &origin["fenced"]),
+        (&json!(store), &json!("given_up"))
+    );
 
     // A write of this opening that the store lost sight of: what comes of it was here.
     here.put("/v1/peers/p2", &peer()).expect(201).await;

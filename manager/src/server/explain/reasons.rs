@@ -12,9 +12,7 @@ pub(super) const fn of_loss(loss: Loss) -> &'static str {
             "It was held here until a newer version came, and the later write wins. To have it back, \
              write it again."
         }
-        Loss::Deleted => {
-            "It was held here until it was deleted. To have it back, write it again."
-        }
+        Loss::Deleted => "It was held here until it was deleted. To have it back, write it again.",
         Loss::SameVersion => {
             "Another content has this very version, so two managers ran on copies of one store; all \
              replicas keep the same one of the two. Give each pod a store of its own, and write again \
@@ -98,7 +96,9 @@ pub(super) fn of_refusal(refusal: Refusal, version: Option<Version>, at: WallTim
             "This machine's clock is not that of most other replicas, so nothing written here would be \
              believed. Set it, and write it again."
         }
-        Refusal::Leaving => "This pod is going and takes no further write. Write it to another pod.",
+        Refusal::Leaving => {
+            "This pod is going and takes no further write. Write it to another pod."
+        }
         Refusal::Store => {
             "The store could not do it, and nothing was changed. See that the store runs and has room \
              (`udht_store_errors_total`, the log of manager); what a peer sent comes again by itself, \
@@ -119,7 +119,10 @@ mod tests {
         texts.extend(Loss::ALL.map(of_loss).map(ToOwned::to_owned));
         for text in &texts {
             assert!(text.ends_with('.') && !text.contains("  "), "{text}");
-            assert!(text.matches(". ").count() + text.matches(": ").count() >= 1, "{text}");
+            assert!(
+                text.matches(". ").count() + text.matches(": ").count() >= 1,
+                "{text}"
+            );
         }
         let count = texts.len();
         texts.sort();

@@ -404,7 +404,10 @@ fn of_many_ids_that_ended_the_latest_are_remembered() {
     };
     for number in 0..=FORMER_MAX {
         let origin = ended(number);
-        let publication = Publication { origin, ..published.clone() };
+        let publication = Publication {
+            origin,
+            ..published.clone()
+        };
         floors.hear(publication, at(number as u64));
         floors.fence(origin, Fence::Ended, at(number as u64));
     }

@@ -88,7 +88,13 @@ fn two_contents_of_one_version_are_told_as_such() {
     assert_eq!(known.lost[0].loss, Loss::SameVersion);
     let lost = Noted::of(live(1), Some(live(1)), Merged::Stale);
     let loss = Loss::SameVersion;
-    assert_eq!(lost, Some(Noted::Lost { lost: live(1), loss }));
+    assert_eq!(
+        lost,
+        Some(Noted::Lost {
+            lost: live(1),
+            loss
+        })
+    );
     // But a tombstone of the very version deletes it.
     let known = of_one([(PUSHED, taken(dead(1), Some(live(1))))]);
     assert_eq!(known.lost[0].loss, Loss::Deleted);
@@ -154,7 +160,11 @@ fn what_it_holds_is_bounded_by_what_is_said() {
     assert_eq!(history.known.capacity(), History::KEYS_MAX);
     for known in history.known.values() {
         let Rest { lost, refused } = known.rest.as_deref().unwrap();
-        assert!(lost.capacity() <= History::OF_KEY_MAX, "{}", lost.capacity());
+        assert!(
+            lost.capacity() <= History::OF_KEY_MAX,
+            "{}",
+            lost.capacity()
+        );
         assert_eq!(refused.capacity(), 0);
     }
 }

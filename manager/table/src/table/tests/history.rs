@@ -6,13 +6,13 @@ use crate::history::{Loss, Noted, Refusal, Stamped};
 use crate::ids::StoreId;
 
 fn notes(replica: &mut Replica, group: impl FnOnce(&mut Plan<'_>)) -> Vec<(String, Noted)> {
-    let mut plan = replica
-        .table
-        .plan(&mut replica.clock, NOW, &replica.store);
+    let mut plan = replica.table.plan(&mut replica.clock, NOW, &replica.store);
     group(&mut plan);
     let changes = plan.finish();
     let notes = changes.notes.iter();
-    let notes = notes.map(|note| (note.key.to_string(), note.noted)).collect();
+    let notes = notes
+        .map(|note| (note.key.to_string(), note.noted))
+        .collect();
     replica.store.extend((*changes.entries).clone());
     replica.table.apply(changes);
     notes
@@ -58,9 +58,7 @@ fn records_of_a_peer_note_who_sent_them_and_what_became_of_them() {
         plan.merge(&held(), newer.clone(), Via::Push, None);
         plan.merge(&id("ahead"), ahead.clone(), Via::Push, None);
     };
-    let mut plan = replica
-        .table
-        .plan(&mut replica.clock, NOW, &replica.store);
+    let mut plan = replica.table.plan(&mut replica.clock, NOW, &replica.store);
     group(&mut plan);
     let changes = plan.finish();
     for note in &changes.notes {
