@@ -29,11 +29,16 @@ fn start(folder: &Path, count: usize) -> Cluster {
 }
 
 /// A recipe of the documentation, run as it stands in `folder`, at a pod; what it says.
-fn follow(recipe: &str, folder: &Path, pod: &Pod) -> String {
+fn follow(name: &str, folder: &Path, pod: &Pod) -> String {
+    bash(&recipe(name), folder, pod)
+}
+
+fn recipe(name: &str) -> String {
     let mut blocks = blocks(RESTORE).into_iter();
-    let block = blocks.find(|block| block.name == recipe);
-    let block = block.unwrap_or_else(|| panic!("there is no recipe {recipe}"));
-    bash(&block.text, folder, pod)
+    let block = blocks.find(|block| block.name == name);
+    block
+        .unwrap_or_else(|| panic!("there is no recipe {name}"))
+        .text
 }
 
 fn bash(text: &str, folder: &Path, pod: &Pod) -> String {
@@ -196,13 +201,21 @@ fn one_pod_starts_over_and_is_filled_by_its_peers() {
         let wanted = (number != 7).then_some("kept");
         is_everywhere(&cluster, &format!("p{number}"), wanted);
     }
+    give_up(&store, folder.path(), &cluster.pods[0]);
     wait_until_tombstones_left(&cluster);
     is_everywhere(&cluster, "p7", None);
 }
 
 /// Its store's id, as others know it.
-fn store_of(pod: &Pod) -> Vec<u8> {
-    http::state(&agent(), &pod.manager_url()).unwrap().store
+fn store_of(pod: &Pod) -> String {
+    let replicas = pod.way().get("/v1/replicas").unwrap().ok().unwrap();
+    replicas["store"].as_str().unwrap().to_owned()
+}
+
+/// Says in this pod that a store will not come back, by the recipe for that.
+fn give_up(store: &str, folder: &Path, pod: &Pod) {
+    let said = bash(&recipe("give-up").replace("STORE", store), folder, pod);
+    assert!(said.contains("given up: the store"), "{said}");
 }
 
 #[test]
@@ -264,12 +277,16 @@ fn a_deleted_record_comes_back_on_purpose_and_not_by_an_old_store() {
     pod.kill().unwrap();
     std::fs::copy(&copy, pod.store()).unwrap();
     pod.start().unwrap();
+    let store = store_of(&cluster.pods[2]);
     // The store of before still has them, and is told that they are deleted.
     for key in deleted {
         is_everywhere(&cluster, key, None);
     }
     is_everywhere(&cluster, "files-6", Some("files-6"));
+    // The opening that it lost with what came after the copy is not waited for.
+    give_up(&store_of(&cluster.pods[2]), folder.path(), &cluster.pods[0]);
     wait_until_tombstones_left(&cluster);
+    assert_eq!(store_of(&cluster.pods[2]), store, "it did not start over");
 
     // From the dump, of which each line is a new write: one, and then all that are wanted.
     follow("one", folder.path(), &cluster.pods[1]);
