@@ -73,7 +73,9 @@ fn known(of: &Pod, peer: &Pod) -> Value {
     let known = sync(&["peers", &format!("--ops={}", of.ops_url())]);
     let peers = known["peers"].as_array().unwrap();
     let address = peer.exchange_address();
-    let known = peers.iter().find(|peer| peer["address"] == address.as_str());
+    let known = peers
+        .iter()
+        .find(|peer| peer["address"] == address.as_str());
     known.unwrap().clone()
 }
 
@@ -81,7 +83,10 @@ fn wait_until_equal(cluster: &Cluster, agent: &Agent) {
     until("all tables are equal", PATIENCE, || {
         let digests = cluster.pods.iter().map(|pod| pod.digest(agent));
         let digests = digests.collect::<anyhow::Result<Vec<_>>>()?;
-        ensure!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+        ensure!(
+            digests.iter().all(|digest| *digest == digests[0]),
+            "{digests:?}"
+        );
         Ok(())
     })
     .unwrap();
@@ -106,7 +111,11 @@ fn rolls_without_a_lost_write(order: [usize; 3], versions: [&str; 2]) {
         }
         let newest = |versions: &str| versions.rsplit('-').next().unwrap().parse::<u32>().unwrap();
         assert_eq!(spoken(&cluster, 1, to, 2), newest(to), "all speak {to}");
-        assert_eq!(spoken(&cluster, 2, from, 3), newest(old), "{from} with {to}");
+        assert_eq!(
+            spoken(&cluster, 2, from, 3),
+            newest(old),
+            "{from} with {to}"
+        );
     }
     let written = trickle.end().unwrap();
     written.wait_until_in_all(&mut ways(&cluster)).unwrap();
@@ -137,7 +146,8 @@ fn a_mix_stays_equal_whichever_was_there_first_and_each_knows_what_the_other_spe
         written.wait_until_in_all(&mut ways(&cluster)).unwrap();
         wait_until_equal(&cluster, &agent);
         until("each knows the other", PATIENCE, || {
-            let [first, second] = [(0, 1), (1, 0)].map(|(of, peer)| known(&cluster.pods[of], &cluster.pods[peer]));
+            let [first, second] =
+                [(0, 1), (1, 0)].map(|(of, peer)| known(&cluster.pods[of], &cluster.pods[peer]));
             ensure!(first["protocols"] == versions[1], "{first}");
             ensure!(second["protocols"] == versions[0], "{second}");
             Ok(())
@@ -150,7 +160,11 @@ fn a_mix_stays_equal_whichever_was_there_first_and_each_knows_what_the_other_spe
             for pod in &cluster.pods {
                 let url = format!("{}/v1/replicas", pod.manager_url());
                 let replicas = http::get(&agent, &url)?.ok()?;
-                ensure!(replicas["tombstones"] == 0, "pod {}: {replicas}", pod.number);
+                ensure!(
+                    replicas["tombstones"] == 0,
+                    "pod {}: {replicas}",
+                    pod.number
+                );
             }
             Ok(())
         })
@@ -166,7 +180,10 @@ fn a_pod_without_a_version_in_common_is_refused_by_word_until_one_between_carrie
     let mut ways = ways(&cluster);
     let body = serde_json::json!({"name": "early", "ip": "10.0.0.1"});
     for (way, key) in ways.iter_mut().zip(["old-1", "old-2", "new-3"]) {
-        way.put(&format!("/v1/peers/{key}"), &body).unwrap().ok().unwrap();
+        way.put(&format!("/v1/peers/{key}"), &body)
+            .unwrap()
+            .ok()
+            .unwrap();
     }
     for (of, peer) in [(0, 2), (2, 0)] {
         until("it is refused by word", PATIENCE, || {
@@ -182,7 +199,10 @@ fn a_pod_without_a_version_in_common_is_refused_by_word_until_one_between_carrie
     let line = figures.lines().find_map(|line| line.strip_prefix(figure));
     assert!(line.unwrap().trim().parse::<f64>().unwrap() >= 1.0);
     let has = |way: &Direct, key: &str| way.get(&format!("/v1/peers/{key}")).unwrap().status == 200;
-    assert!(!has(&ways[2], "old-1") && !has(&ways[0], "new-3"), "nothing moved");
+    assert!(
+        !has(&ways[2], "old-1") && !has(&ways[0], "new-3"),
+        "nothing moved"
+    );
 
     change(&mut cluster, 2, NEW);
     until("all have all by way of the one between", PATIENCE, || {

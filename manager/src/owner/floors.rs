@@ -434,7 +434,11 @@ impl Work {
     async fn give_up(&mut self, store: StoreId) -> Result<Option<OriginId>, OwnerError> {
         let mut floors = self.shared.current().table.floors().clone();
         let of_store = |publication: &&Publication| publication.store == store;
-        let Some(id) = floors.publications().find(of_store).map(|it| it.origin) else {
+        // Of a store that was put back as it was, the opening that it lost is meant, and not the one
+        // that it has now.
+        let published = floors.publications().filter(of_store);
+        let oldest = published.min_by_key(|publication| publication.at);
+        let Some(id) = oldest.map(|publication| publication.origin) else {
             return Ok(None);
         };
         if id == floors.own() {

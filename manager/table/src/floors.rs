@@ -603,14 +603,18 @@ impl Floors {
     }
 
     /// Up to which reading tombstones may leave now, those that [`Floors::covers`] covers: below the
-    /// own floor, and below what everybody published.
+    /// own floor, and below what everybody published, this replica too. Once one has left here there is
+    /// no news of it to tell, and the others would wait for this replica's word until its next sign of
+    /// life.
     pub fn collectable(
         &mut self,
         has_strangers: bool,
         clock: &mut Clock,
         now: WallTime,
     ) -> Reading {
-        let mut own = self.floor(has_strangers, clock, now);
+        let told = self.publications.get(&self.own);
+        let told = told.map_or(Reading::default(), |own| own.floor);
+        let mut own = self.floor(has_strangers, clock, now).min(told);
         if mutants::is("own-floor-ignored") {
             own = clock.tick(now);
         }

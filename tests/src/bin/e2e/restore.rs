@@ -17,15 +17,26 @@ const OF_A_POD: &str = "\"udht/pod-uid\"";
 /// `udht-manager` with these arguments in a pod, told `input`.
 fn manager(world: &World, pod: &str, arguments: &str, input: &str) -> Result<String> {
     let kubectl = &world.release.kubectl;
-    let exec = ["exec", "--stdin", pod, "--container=manager", "--", "/udht-manager"];
+    let exec = [
+        "exec",
+        "--stdin",
+        pod,
+        "--container=manager",
+        "--",
+        "/udht-manager",
+    ];
     let run = kubectl.run(exec).args(arguments.split_whitespace());
-    run.input(input).output().with_context(|| format!("udht-manager {arguments}"))
+    run.input(input)
+        .output()
+        .with_context(|| format!("udht-manager {arguments}"))
 }
 
 /// The lines of a dump that are for any pod to write: without its end, and without the records of the
 /// pods, which each writes itself.
 fn without_pods(dump: &str) -> String {
-    let lines = dump.lines().filter(|line| line.contains("\"peer_id\"") && !line.contains(OF_A_POD));
+    let lines = dump
+        .lines()
+        .filter(|line| line.contains("\"peer_id\"") && !line.contains(OF_A_POD));
     lines.map(|line| format!("{line}\n")).collect()
 }
 
@@ -41,11 +52,16 @@ pub(crate) fn what_is_gone_is_brought_back(world: &mut World) -> Result<()> {
     let (pods, mut reaches) = world.at_rest()?;
     for number in 0..RECORDS {
         let path = format!("/v1/peers/{}", key(number));
-        reaches[number % REPLICAS].put(&path, &record("kept"))?.ok()?;
+        reaches[number % REPLICAS]
+            .put(&path, &record("kept"))?
+            .ok()?;
     }
     world.release.wait_until_equal(&mut reaches)?;
     let dump = manager(world, &pods[0].name, "export", "")?;
-    ensure!(dump.matches(OF_A_POD).count() >= REPLICAS, "no record of a pod in the dump");
+    ensure!(
+        dump.matches(OF_A_POD).count() >= REPLICAS,
+        "no record of a pod in the dump"
+    );
 
     one_pod_starts_over(world, &pods[2].name, &mut reaches)?;
     a_deleted_record_comes_back(world, &pods[1].name, &dump, &mut reaches)?;
@@ -54,7 +70,9 @@ pub(crate) fn what_is_gone_is_brought_back(world: &mut World) -> Result<()> {
 
     let mut reaches = world.at_rest()?.1;
     for number in 0..RECORDS {
-        reaches[0].delete(&format!("/v1/peers/{}", key(number)))?.ok()?;
+        reaches[0]
+            .delete(&format!("/v1/peers/{}", key(number)))?
+            .ok()?;
     }
     wait_for_all(&mut reaches, 404)
 }
@@ -92,7 +110,9 @@ fn a_deleted_record_comes_back(
 /// While all pods take writes.
 fn the_table_is_replaced(world: &mut World, dump: &str) -> Result<()> {
     let (pods, mut reaches) = world.at_rest()?;
-    reaches[1].put("/v1/peers/restore-later", &record("later"))?.ok()?;
+    reaches[1]
+        .put("/v1/peers/restore-later", &record("later"))?
+        .ok()?;
     wait_for_status(&mut reaches, "restore-later", 200)?;
     let trickle = trickle(world, &pods, "restore")?;
     let import = "import - --mode replace --yes --without-end";
@@ -123,7 +143,12 @@ fn an_empty_cluster_is_filled(world: &mut World, dump: &str) -> Result<()> {
     wait_for_own_records(&pods, &mut reaches)?;
     wait_for_all(&mut reaches, 404)?;
     let begun = Instant::now();
-    manager(world, &pods[1].name, "import - --without-end", &without_pods(dump))?;
+    manager(
+        world,
+        &pods[1].name,
+        "import - --without-end",
+        &without_pods(dump),
+    )?;
     wait_for_all(&mut reaches, 200)?;
     world.release.wait_until_equal(&mut reaches)?;
     world.saw(&format!(

@@ -89,6 +89,25 @@ fn a_tombstone_that_waits_for_the_floor_is_a_reason_to_publish() {
 }
 
 #[test]
+fn a_tombstone_leaves_a_replica_only_once_it_has_told_that_it_is_there() {
+    let mut all = [1, 2].map(Replica::new);
+    settle(&mut all, 10);
+    let [a, b] = &mut all;
+    b.publish(at(1_000));
+    let deleted = a.write(7, true, at(1_001));
+    exchange(a, b, at(1_002));
+    exchange(b, a, at(1_002));
+    let told = a.publish(at(1_003));
+    b.floors.hear(told, at(1_003));
+    let soon = b.tend_with(&Evidence::default(), at(1_010), true, false);
+    assert_eq!(soon.publication, None, "not within the pause");
+    assert!(soon.collectable < deleted.version.reading);
+    let later = b.tend_with(&Evidence::default(), at(1_061), true, false);
+    assert!(later.publication.is_some());
+    assert!(later.collectable >= deleted.version.reading);
+}
+
+#[test]
 fn a_store_is_fenced_with_its_pod_only_if_it_went_with_it() {
     let [mut a, mut b, mut c] = three(1_000);
     let of_b = b.publish(at(1_001));
