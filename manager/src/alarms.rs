@@ -54,7 +54,7 @@ pub struct Signs {
 }
 
 /// Somebody who keeps a tombstone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Holder {
     /// The word for how.
     pub reason: &'static str,
@@ -84,8 +84,8 @@ impl Reported {
 #[derive(Debug, Default)]
 pub struct Watch {
     alarms: Alarms,
-    /// Since when it is known of each that it holds tombstones back for good.
-    holding: BTreeMap<Holder, WallTime>,
+    /// Since when it is known of each, by its name, that it is not there to let tombstones go.
+    holding: BTreeMap<String, WallTime>,
 }
 
 fn is_past(at: WallTime, age: Duration, now: WallTime) -> bool {
@@ -130,11 +130,11 @@ impl Watch {
         let mut before = std::mem::take(&mut self.holding);
         self.holding = causes
             .iter()
-            .map(|(it, _)| ((*it).clone(), before.remove(it).unwrap_or(now)))
+            .map(|(it, _)| (it.who.clone(), before.remove(&it.who).unwrap_or(now)))
             .collect();
         let first = first?;
         let lasts = |it: &Holder| {
-            let since = self.holding.get(it).copied().unwrap_or(now);
+            let since = self.holding.get(&it.who).copied().unwrap_or(now);
             is_past(since.max(first), HELD_AFTER, now)
         };
         let about = |it: &Holder, absence: Option<&str>| About {

@@ -30,12 +30,10 @@ fn book(peers: u64) -> PeerBook {
     book
 }
 
-static NO_PODS: BTreeMap<&Address, &str> = BTreeMap::new();
-
 fn signs(book: &PeerBook, now: u64) -> Signs<'_> {
     Signs {
         book,
-        pods: &NO_PODS,
+        pod_at: &|_| None,
         interval: Duration::from_secs(5),
         drift_max: Duration::from_secs(10),
         certificate: None,
@@ -199,12 +197,11 @@ fn tables_that_stay_different_are_told_with_whom_for_how_long_and_by_how_much() 
     for second in [10, 20] {
         book.refused_of(partner(2).store, &refused, at(second));
     }
-    let own = address(2);
-    let pods = BTreeMap::from([(&own, "files-2")]);
     let mut watch = Watch::default();
-    let mut signs = signs(&book, 22);
-    signs.pods = &pods;
-    watch.look(&signs);
+    watch.look(&Signs {
+        pod_at: &|it| (*it == address(2)).then(|| "files-2".to_owned()),
+        ..signs(&book, 22)
+    });
     let [alarm] = &watch.alarms()[..] else {
         panic!("{watch:?}")
     };
