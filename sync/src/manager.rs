@@ -14,9 +14,8 @@ use hyper::{Method, Request, StatusCode};
 use peer_exchange::Own;
 use peer_table::contract::{
     Advance, Advanced, Batch, FeedPart, FingerprintPage, InvalidMessage, MESSAGE_BYTES_MAX,
-    MergeAnswer, REPORT_BYTES_MAX, Records, RecordsRequest, ReportAnswer, State, StateRequest, Tend,
-    TendAnswer,
-    fingerprints_to_bytes, via_word,
+    MergeAnswer, REPORT_BYTES_MAX, Records, RecordsRequest, ReportAnswer, State, StateRequest,
+    Tend, TendAnswer, fingerprints_to_bytes, via_word,
 };
 use peer_table::feed::Via;
 use peer_table::floors::{Replicas, WirePublication};

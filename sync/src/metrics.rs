@@ -10,9 +10,7 @@ mod register;
 mod tls;
 
 use peer_table::contract::AlarmKind;
-use prometheus::{
-    Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
-};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 pub use self::authority::AuthorityMetrics;
 pub use self::exchanges::{Direction, ExchangeMetrics};

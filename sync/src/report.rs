@@ -70,9 +70,8 @@ impl Telling {
         let mut alarms = state.watch.alarms();
         let of_manager = state.of_manager.iter();
         // Both see by the same that the clock is wrong.
-        let is_new = |it: &&Alarm| {
-            it.alarm != AlarmKind::ClockOutlier || !state.watch.stands(it.alarm)
-        };
+        let is_new =
+            |it: &&Alarm| it.alarm != AlarmKind::ClockOutlier || !state.watch.stands(it.alarm);
         alarms.extend(of_manager.filter(is_new).cloned());
         alarms.sort_by_key(|alarm| alarm.alarm);
         alarms
@@ -257,7 +256,9 @@ fn report(node: &Node, alarms: Vec<Alarm>, events: Vec<Event>) -> Report {
         alarms,
         known: book.known() as u64,
         reachable: book.reachable() as u64,
-        peers: peers.map(|(address, peer)| standing(address, peer)).collect(),
+        peers: peers
+            .map(|(address, peer)| standing(address, peer))
+            .collect(),
         events,
     }
 }
@@ -299,7 +300,13 @@ mod tests {
 
     fn ended(number: u64, sent: u64) -> Event {
         let took = Duration::from_millis(number);
-        event(EventKind::Push, "p".to_owned(), "ok".to_owned(), [sent, 0], took)
+        event(
+            EventKind::Push,
+            "p".to_owned(),
+            "ok".to_owned(),
+            [sent, 0],
+            took,
+        )
     }
 
     #[test]
@@ -310,7 +317,10 @@ mod tests {
         }
         let state = telling.state();
         let kept: Vec<_> = state.events.iter().map(|event| event.ms).collect();
-        assert_eq!(kept, (100 - REPORT_EVENTS_MAX as u64..100).collect::<Vec<_>>());
+        assert_eq!(
+            kept,
+            (100 - REPORT_EVENTS_MAX as u64..100).collect::<Vec<_>>()
+        );
         assert!(!state.is_lively);
     }
 

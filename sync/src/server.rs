@@ -100,14 +100,18 @@ impl Responder {
             }
             None => {
                 let now = self.node.uptime();
-                self.node.book().refused_of(partner.store, &report.merged, now);
+                self.node
+                    .book()
+                    .refused_of(partner.store, &report.merged, now);
                 "ok".to_owned()
             }
         };
         let name = partner.peer_id.as_ref().map(ToString::to_string);
         let peer = name.unwrap_or_else(|| partner.store.to_string());
         let moved = [report.sent, report.received];
-        self.node.telling.happened(event(kind, peer, result, moved, took));
+        self.node
+            .telling
+            .happened(event(kind, peer, result, moved, took));
     }
 
     /// Notes what was asked and answered, and begins what follows from it.

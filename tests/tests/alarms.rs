@@ -207,7 +207,10 @@ fn a_certificate_of_a_strange_authority_isolates_and_one_near_its_end_is_told_of
     begins(first, "certificate");
     shows(first, "ALARM certificate");
     counts(first, "sync", "certificate", "1");
-    assert_eq!(find(&status(second).unwrap()["alarms"], "certificate"), None);
+    assert_eq!(
+        find(&status(second).unwrap()["alarms"], "certificate"),
+        None
+    );
 
     for folder in &folders {
         write(&own, folder, LONG);

@@ -22,7 +22,10 @@ const OVERLOADED_FOR: Duration = Duration::from_secs(15);
 const CERTIFICATE_LEFT: Duration = Duration::from_hours(24);
 
 /// What there is to be seen at one moment.
-#[expect(missing_debug_implementations, reason = "a function has nothing to show")]
+#[expect(
+    missing_debug_implementations,
+    reason = "a function has nothing to show"
+)]
 pub struct Signs<'a> {
     /// The peers.
     pub book: &'a PeerBook,
@@ -108,7 +111,8 @@ impl Watch {
             self.kubernetes_unreachable(signs),
             self.manager_down(signs),
         ];
-        self.alarms.find(found.into_iter().flatten().collect(), signs.wall)
+        self.alarms
+            .find(found.into_iter().flatten().collect(), signs.wall)
     }
 
     /// All alarms as of the last look, the worst first.
@@ -153,10 +157,13 @@ impl Watch {
         let turned_away = self.turned_away.rises(signs.turned_away, signs.now);
         let text = match (dropped, turned_away) {
             (false, false) => return None,
-            (true, _) => "Changes come in faster than they are passed on; exchanges carry the rest.",
+            (true, _) => {
+                "Changes come in faster than they are passed on; exchanges carry the rest."
+            }
             (false, true) => "More connections come in than are taken; the excess is turned away.",
         };
-        let advice = "Nothing is lost. Give sync more CPU, or see who calls ports 3003 and 3004 so often.";
+        let advice =
+            "Nothing is lost. Give sync more CPU, or see who calls ports 3003 and 3004 so often.";
         Some(found(AlarmKind::QueueFull, text, advice))
     }
 
