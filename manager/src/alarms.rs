@@ -54,7 +54,7 @@ pub struct Signs {
 }
 
 /// Somebody who keeps a tombstone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Holder {
     /// The word for how.
     pub reason: &'static str,
@@ -84,8 +84,8 @@ impl Reported {
 #[derive(Debug, Default)]
 pub struct Watch {
     alarms: Alarms,
-    /// Since when it is known of each that it holds tombstones back for good.
-    holding: BTreeMap<Holder, WallTime>,
+    /// Since when it is known of each, by its name, that it is not there to let tombstones go.
+    holding: BTreeMap<String, WallTime>,
 }
 
 fn is_past(at: WallTime, age: Duration, now: WallTime) -> bool {
@@ -94,7 +94,12 @@ fn is_past(at: WallTime, age: Duration, now: WallTime) -> bool {
 
 impl Watch {
     /// Looks at what is to be seen at `now`. The answer is all alarms, the worst first.
-    pub fn look(&mut self, signs: &Signs, reported: Option<&Reported>, now: WallTime) -> Vec<Alarm> {
+    pub fn look(
+        &mut self,
+        signs: &Signs,
+        reported: Option<&Reported>,
+        now: WallTime,
+    ) -> Vec<Alarm> {
         let fresh = reported.filter(|it| !it.is_stale(now));
         let found = [
             clock_outlier(signs),
@@ -130,11 +135,11 @@ impl Watch {
         let mut before = std::mem::take(&mut self.holding);
         self.holding = causes
             .iter()
-            .map(|(it, _)| ((*it).clone(), before.remove(it).unwrap_or(now)))
+            .map(|(it, _)| (it.who.clone(), before.remove(&it.who).unwrap_or(now)))
             .collect();
         let first = first?;
         let lasts = |it: &Holder| {
-            let since = self.holding.get(it).copied().unwrap_or(now);
+            let since = self.holding.get(&it.who).copied().unwrap_or(now);
             is_past(since.max(first), HELD_AFTER, now)
         };
         let about = |it: &Holder, absence: Option<&str>| About {
@@ -182,7 +187,11 @@ fn absence(holder: &Holder, report: Option<&Report>) -> Option<String> {
     let is_complete = others().count() as u64 >= report.known;
     match others().find(|peer| peer.store.as_deref() == Some(&*store)) {
         Some(peer) if peer.reachable => None,
-        Some(peer) => Some(peer.last_error.clone().unwrap_or_else(|| "not reached".to_owned())),
+        Some(peer) => Some(
+            peer.last_error
+                .clone()
+                .unwrap_or_else(|| "not reached".to_owned()),
+        ),
         // Who was not met since sync started may be any of those without a store.
         None if is_complete && others().all(|peer| peer.store.is_some()) => {
             Some("its pod is not there".to_owned())
@@ -233,7 +242,10 @@ fn store_failing(signs: &Signs, now: WallTime) -> Option<Found> {
     let commit = signs.commit_failed.as_ref();
     let commit = commit.filter(|(at, _)| !is_past(*at, COMMIT_FAILED_FOR, now));
     let commit = commit.map(|(_, problem)| ("take what is written", problem));
-    let fails = signs.store_fails.as_ref().map(|problem| ("answer", problem));
+    let fails = signs
+        .store_fails
+        .as_ref()
+        .map(|problem| ("answer", problem));
     let (what, problem) = fails.or(commit)?;
     let text = format!("The store does not {what}: {problem}");
     let advice = "Requests are answered with 503 until it does. Look at the container redis or at the \

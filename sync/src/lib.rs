@@ -25,6 +25,7 @@ pub mod missed;
 pub mod node;
 pub mod ops;
 pub mod push;
+pub mod report;
 pub mod rounds;
 pub mod serve;
 pub mod server;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peer_exchange::PodUid;
+use peer_exchange::gone::Brake;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +60,11 @@ impl Lifecycle {
             handover,
             tending,
         }
+    }
+
+    /// Why nobody is taken for gone, if so.
+    pub fn brake(&self) -> Option<Brake> {
+        self.removal.as_ref().and_then(Removal::brake)
     }
 
     /// Removes the records of pods that are gone, and tells the manager of other replicas, until

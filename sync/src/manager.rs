@@ -9,12 +9,13 @@ pub use self::pod::{POD_RECORDS_MAX, PodRecord};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use peer_exchange::Own;
 use peer_table::contract::{
     Advance, Advanced, Batch, FeedPart, FingerprintPage, InvalidMessage, MESSAGE_BYTES_MAX,
-    MergeAnswer, Records, RecordsRequest, State, StateRequest, Tend, TendAnswer,
-    fingerprints_to_bytes, via_word,
+    MergeAnswer, REPORT_BYTES_MAX, Records, RecordsRequest, ReportAnswer, State, StateRequest,
+    Tend, TendAnswer, fingerprints_to_bytes, via_word,
 };
 use peer_table::feed::Via;
 use peer_table::floors::{Replicas, WirePublication};
@@ -225,6 +226,21 @@ impl Manager {
     pub async fn tend(&self, tend: &Tend) -> Result<Option<WirePublication>, ManagerError> {
         let answer = self.ask(Method::POST, "/v1/sync/tend", tend.encode_to_vec());
         answer.await.map(|TendAnswer { publication }| publication)
+    }
+
+    /// Tells it how this pod is: a [`Report`](peer_table::contract::Report) as JSON. The answer is what
+    /// it is alarmed about.
+    pub async fn report(&self, report: Vec<u8>) -> Result<ReportAnswer, ManagerError> {
+        let path = "/v1/sync/report";
+        let mut request = self.url.request(Method::POST, path, report)?;
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(CONTENT_TYPE, json);
+        let (status, body) = self.scrape.send(request, REPORT_BYTES_MAX).await?;
+        if !status.is_success() {
+            return Err(ManagerError::refused(status, &body));
+        }
+        let answer = serde_json::from_slice(&body);
+        Ok(answer.map_err(|error| InvalidMessage::Encoding(error.to_string()))?)
     }
 
     /// What it tells Prometheus.

@@ -9,7 +9,8 @@ mod pushes;
 mod register;
 mod tls;
 
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+use peer_table::contract::AlarmKind;
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 pub use self::authority::AuthorityMetrics;
 pub use self::exchanges::{Direction, ExchangeMetrics};
@@ -45,6 +46,7 @@ pub struct Metrics {
     /// 1 if the manager answered at the last scrape.
     pub manager_up: IntGauge,
     turned_away: IntCounterVec,
+    alarms: IntGaugeVec,
     process: ProcessMetrics,
 }
 
@@ -105,7 +107,7 @@ impl Metrics {
         for port in Port::ALL {
             turned_away.with_label_values(&[port.word()]);
         }
-        Ok(Self {
+        let metrics = Self {
             exchanges: ExchangeMetrics::new(&register)?,
             pushes: PushMetrics::new(&register)?,
             lifecycle: LifecycleMetrics::new(&register)?,
@@ -118,6 +120,11 @@ impl Metrics {
                 "1 if the manager answered this scrape; its metrics follow only then.",
             )?,
             turned_away,
+            alarms: register.gauges(
+                "udht_sync_alarm",
+                "1 while sync is alarmed about this: see `udht-sync peers`.",
+                &["alarm"],
+            )?,
             process: ProcessMetrics {
                 cpu_seconds: register.fractional_counter(
                     "udht_sync_cpu_seconds_total",
@@ -127,7 +134,17 @@ impl Metrics {
                     .gauge("udht_sync_resident_memory_bytes", "Memory that sync holds.")?,
             },
             registry,
-        })
+        };
+        metrics.show_alarms(|_| false);
+        Ok(metrics)
+    }
+
+    /// Shows of each alarm whether it stands.
+    pub fn show_alarms(&self, stands: impl Fn(AlarmKind) -> bool) {
+        for alarm in AlarmKind::ALL {
+            let gauge = self.alarms.with_label_values(&[alarm.word()]);
+            gauge.set(i64::from(stands(alarm)));
+        }
     }
 
     /// The counter of connections that were turned away.

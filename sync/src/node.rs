@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use peer_exchange::alarms::result_word;
 use peer_exchange::exchange::{Options, exchange};
 use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::{Address, ExchangeError, Outcomes, Partner, PeerBook, Refusal, Report, Uptime};
-use peer_table::contract::Batch;
+use peer_table::contract::{Batch, EventKind};
 use peer_table::{TableName, peers};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::lifecycle::{Met, Place};
 use crate::manager::Manager;
 use crate::metrics::{Direction, Metrics};
 use crate::missed::Missed;
+use crate::report::{Telling, event};
 use crate::tls::{Credentials, Door, Files, FilesError, Refusals, Tls};
 use crate::transport::{Transport, TransportError, failure};
 use crate::wall::{self, Stopwatch};
@@ -60,6 +62,8 @@ pub struct Node {
     pub missed: Arc<Missed>,
     /// Bounds of everything.
     pub bounds: Bounds,
+    /// What there is to tell the manager of this pod.
+    pub telling: Telling,
     book: Mutex<PeerBook>,
     contacts: Mutex<Contacts>,
     /// Whom the manager is to be told that we met.
@@ -123,6 +127,7 @@ impl Node {
             interval,
             missed,
             bounds,
+            telling: Telling::default(),
             book: Mutex::default(),
             contacts: Mutex::default(),
             met_ids: Met::default(),
@@ -202,6 +207,11 @@ impl Node {
         }
     }
 
+    /// What connections are secured with, if they are to be and there is something to do so.
+    pub fn credentials(&self) -> Option<Option<Arc<Credentials>>> {
+        self.tls.as_ref().map(|tls| tls.current())
+    }
+
     /// Whether connections are to be secured and there is nothing to do so.
     pub fn is_without_credentials(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.current().is_none())
@@ -237,6 +247,7 @@ impl Node {
             });
         let took = watch.elapsed();
         self.metrics.exchanges.began(&result, took);
+        self.tell_exchange(address, &result, took);
         match &result {
             Ok(report) => {
                 let now = self.uptime();
@@ -247,6 +258,7 @@ impl Node {
                 let digest = Some(report.partner_digest);
                 self.met(address, &report.partner, report.skew_ms, digest)
                     .await;
+                self.book().exchanged(address, report, now);
                 self.tell_refused(address, report);
                 tracing::debug!(
                     peer = %address,
@@ -257,9 +269,48 @@ impl Node {
                     "exchanged"
                 );
             }
-            Err(error) => self.failed(address, error, "an exchange failed"),
+            Err(error) => {
+                self.failed(address, error, "an exchange failed");
+                if let Some(word) = broke(error) {
+                    let now = self.uptime();
+                    self.book().exchange_broke(address, word, now);
+                }
+            }
         }
         result.map(|report| (report, took))
+    }
+
+    /// Notes for who looks on how an exchange ended.
+    fn tell_exchange(
+        &self,
+        address: &Address,
+        result: &Result<Report, ExchangeError>,
+        took: Duration,
+    ) {
+        let (word, moved) = match result {
+            Ok(report) => {
+                let moved = [report.moved.sent, report.moved.received];
+                (report.kind.word().to_owned(), moved)
+            }
+            Err(error)
+                if matches!(
+                    error,
+                    ExchangeError::Refused(Refusal {
+                        reason: HandshakeRefused::Myself,
+                        ..
+                    })
+                ) =>
+            {
+                return;
+            }
+            Err(error) => (
+                result_word(failure(error).unwrap_or_else(|| error.word())),
+                [0, 0],
+            ),
+        };
+        let peer = address.to_string();
+        let event = event(EventKind::Exchange, peer, word, moved, took);
+        self.telling.happened(event);
     }
 
     /// Says that an exchange does not make two tables equal, as one side does not take records.
@@ -360,4 +411,11 @@ impl Node {
     fn contacts(&self) -> MutexGuard<'_, Contacts> {
         self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The word for an exchange that broke off after it had begun; `None` where it never did.
+fn broke(error: &ExchangeError) -> Option<&'static str> {
+    let word = failure(error)?;
+    let never_began = ["unreachable", "tls", "no_credentials", "manager"];
+    (!never_began.contains(&word)).then_some(word)
 }

@@ -2,15 +2,14 @@
 
 mod telling;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::ORIGIN;
 use hyper::{Method, StatusCode};
-use peer_exchange::handshake::HandshakeRefused;
+use peer_exchange::alarms::{ISOLATED_AFTER, result_word};
 use peer_exchange::{Own, Uptime};
-use peer_table::contract::StateRequest;
+use peer_table::contract::{Alarm, StateRequest};
 use peer_table::table::Digest;
 use serde::{Deserialize, Serialize};
 use udht_tell::chain;
@@ -20,6 +19,7 @@ use crate::lifecycle::{Lifecycle, RemovalError};
 use crate::listen::{Answered, Asked, Asker, answer, problem};
 use crate::manager::ManagerError;
 use crate::node::Node;
+use crate::report::names;
 
 /// Where the peer book is read.
 pub const PEERS_PATH: &str = "/v1/peers";
@@ -159,9 +159,6 @@ async fn metrics(node: &Node) -> Answered {
     answer(StatusCode::OK, METRICS, text)
 }
 
-/// How many intervals without a word from anybody it takes to be isolated.
-const ISOLATED_AFTER: u32 = 3;
-
 fn observe_peers(node: &Node) {
     let now = node.uptime();
     let book = node.book();
@@ -213,6 +210,9 @@ impl Skew {
 pub struct PeerReport {
     /// Whether the manager answers.
     pub manager: bool,
+    /// What this sync and its manager are alarmed about, the worst first.
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
     /// The records of its table, tombstones included.
     pub records: Option<u64>,
     /// Each peer.
@@ -251,16 +251,6 @@ pub struct PeerView {
     pub protocols: Option<String>,
 }
 
-/// The word in metrics for a problem that the book has: there, a refusal has its reason only.
-fn result_word(problem: &str) -> String {
-    let refusals = HandshakeRefused::ALL.map(HandshakeRefused::word);
-    if refusals.contains(&problem) {
-        format!("refused_{problem}")
-    } else {
-        format!("failed_{problem}")
-    }
-}
-
 async fn peers(node: &Node) -> Answered {
     let request = StateRequest::default();
     let state = in_time(node, node.manager.state(&request)).await.ok();
@@ -273,17 +263,13 @@ async fn peers(node: &Node) -> Answered {
         at.map(|at| u64::try_from(now.0.saturating_sub(at.0).as_millis()).unwrap_or(u64::MAX))
     };
     let pods = node.pods().borrow().clone();
-    let pods: BTreeMap<_, _> = pods
-        .by_uid
-        .values()
-        .flat_map(|pod| pod.addresses.iter().map(|address| (address, &pod.name)))
-        .collect();
+    let pods = names(&pods);
     let view = |(address, peer): (&peer_exchange::Address, &peer_exchange::book::Peer)| PeerView {
         address: address.to_string(),
         is_self: peer.is_self,
         reachable: peer.is_reachable(),
         peer_id: peer.peer_id.as_ref().map(ToString::to_string),
-        pod: pods.get(address).map(|name| (*name).clone()),
+        pod: pods.get(address).map(ToString::to_string),
         store: peer.store.as_ref().map(ToString::to_string),
         last_ok_ms: ago(peer.succeeded),
         last_heard_ms: ago(peer.heard),
@@ -295,6 +281,7 @@ async fn peers(node: &Node) -> Answered {
     };
     let report = PeerReport {
         manager: state.is_some(),
+        alarms: node.telling.alarms(),
         records: digest.map(|digest| digest.records),
         peers: node.book().peers().map(view).collect(),
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use peer_exchange::push::{Group, PassOn, PushReport, plan, push};
 use peer_exchange::{Address, ExchangeError, Own};
-use peer_table::contract::{State, StateRequest};
+use peer_table::contract::{EventKind, State, StateRequest};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -14,6 +14,7 @@ use udht_tell::chain;
 
 use crate::metrics::Pushed;
 use crate::node::Node;
+use crate::report::event;
 use crate::transport::Transport;
 use crate::wall::Stopwatch;
 
@@ -147,15 +148,19 @@ impl Pusher {
             let line = self.transport.to(address);
             let options = node.options_for(address);
             let result = push(&node.manager, state, &line, news, scope, &options).await;
-            node.metrics
-                .pushes
-                .seconds
-                .observe(watch.elapsed().as_secs_f64());
+            let took = watch.elapsed();
+            node.metrics.pushes.seconds.observe(took.as_secs_f64());
+            let tell = |result: String, sent: usize| {
+                let (peer, moved) = (address.to_string(), [sent as u64, 0]);
+                let event = event(EventKind::Push, peer, result, moved, took);
+                node.telling.happened(event);
+            };
             match result {
                 Ok(PushReport {
                     partner, skew_ms, ..
                 }) => {
                     node.metrics.pushes.ended(Pushed::Ok);
+                    tell(Pushed::Ok.word().to_owned(), news.batch.records.len());
                     node.metrics
                         .pushes
                         .records
@@ -164,10 +169,12 @@ impl Pusher {
                     return;
                 }
                 Err(error) => {
-                    node.metrics.pushes.ended(match error {
+                    let pushed = match error {
                         ExchangeError::Refused(_) => Pushed::Refused,
                         _ => Pushed::Failed,
-                    });
+                    };
+                    node.metrics.pushes.ended(pushed);
+                    tell(pushed.word().to_owned(), 0);
                     node.failed(address, &error, "a push failed");
                 }
             }

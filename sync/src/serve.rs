@@ -20,7 +20,7 @@ use crate::node::{Node, NodeError};
 use crate::push::Pusher;
 use crate::server::Responder;
 use crate::tls::Door;
-use crate::{discovery, feed, listen, ops, rounds};
+use crate::{discovery, feed, listen, ops, report, rounds};
 
 /// Why nothing could be begun.
 #[derive(Debug, thiserror::Error)]
@@ -237,6 +237,13 @@ impl Bound {
                     end.clone()
                 ),
                 lifecycle.follow(end.clone()),
+                report::run(
+                    Arc::clone(&node),
+                    is_listed,
+                    drift_max,
+                    || lifecycle.brake(),
+                    end.clone()
+                ),
                 discovery::follow(&node, follower, listen.is_ipv6(), end.clone()),
                 node.follow_tls(end.clone()),
                 async {

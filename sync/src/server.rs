@@ -1,9 +1,11 @@
 //! The exchange port: other pods' syncs ask here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Body;
 use hyper::{Method, StatusCode};
+use peer_exchange::alarms::result_word;
 use peer_exchange::handshake::HandshakeRefused;
 use peer_exchange::message::{Answer, Response};
 use peer_exchange::respond::{RespondReport, Responded, refuse, respond};
@@ -14,6 +16,7 @@ use crate::listen::{Answered, Asked, answer, problem, read_body};
 use crate::metrics::Direction;
 use crate::node::Node;
 use crate::push::Pusher;
+use crate::report::{asked_kind, event};
 use crate::transport::{BODY_BYTES_MAX, EXCHANGE_PATH};
 use crate::wall::Stopwatch;
 
@@ -65,6 +68,7 @@ impl Responder {
         let received = self.node.metrics.exchanges.bytes(Direction::Received);
         received.inc_by(body.len() as u64);
         let responded = respond(&self.node.manager, &body, self.node.options.protocols).await;
+        self.tell(&responded, watch.elapsed());
         let answered = self.done(responded);
         self.node.metrics.exchanges.answering_took(watch.elapsed());
         answered
@@ -77,6 +81,37 @@ impl Responder {
         u32::try_from(bytes.div_ceil(1 << 10))
             .unwrap_or(u32::MAX)
             .clamp(1, self.node.bounds.messages_kib_max)
+    }
+
+    /// Notes for who looks on what a peer did here.
+    fn tell(&self, responded: &Responded, took: Duration) {
+        let Responded { response, report } = responded;
+        let (Some(partner), Some(kind)) = (&report.partner, asked_kind(report.ask)) else {
+            return;
+        };
+        let is_open = report.ask == "open";
+        let result = match &report.refused {
+            Some(refusal) => result_word(refusal.reason.word()),
+            // What moves comes with the next messages, and is told of then.
+            None if is_open && differed(response, report) => return,
+            None if is_open => {
+                self.node.book().found_equal(partner.store);
+                "equal".to_owned()
+            }
+            None => {
+                let now = self.node.uptime();
+                self.node
+                    .book()
+                    .refused_of(partner.store, &report.merged, now);
+                "ok".to_owned()
+            }
+        };
+        let name = partner.peer_id.as_ref().map(ToString::to_string);
+        let peer = name.unwrap_or_else(|| partner.store.to_string());
+        let moved = [report.sent, report.received];
+        self.node
+            .telling
+            .happened(event(kind, peer, result, moved, took));
     }
 
     /// Notes what was asked and answered, and begins what follows from it.

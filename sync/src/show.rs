@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use peer_exchange::exchange::Kind;
 use peer_exchange::{Address, Outcomes, Report};
+use peer_table::contract::{About, Alarm};
 use serde::Serialize;
 
 use crate::lifecycle::{GoneView, HandoverView, RemovedView};
@@ -177,6 +178,7 @@ fn outcomes(outcomes: &BTreeMap<&'static str, u64>) -> String {
 
 /// Shows what is known of the peers to people.
 pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
+    alarms(out, &report.alarms)?;
     let heads = [
         "ADDRESS", "POD", "PEER", "LAST OK", "HEARD", "TABLE", "CLOCK", "SPEAKS", "FAILED", "ERROR",
     ];
@@ -185,6 +187,25 @@ pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
         Some(records) => writeln!(out, "\n{records} records here"),
         None => writeln!(out, "\nthe manager of this pod does not answer"),
     }
+}
+
+/// What is the matter, and what to do, before all else.
+fn alarms(out: &mut impl Write, alarms: &[Alarm]) -> io::Result<()> {
+    for alarm in alarms {
+        let Alarm {
+            alarm,
+            since,
+            text,
+            advice,
+            about,
+        } = alarm;
+        writeln!(out, "ALARM {} since {since}: {text}", alarm.word())?;
+        for About { who, reason } in about {
+            writeln!(out, "  {who}: {reason}")?;
+        }
+        writeln!(out, "  -> {advice}\n")?;
+    }
+    Ok(())
 }
 
 /// Rows with as much room as they need, under their heads.
@@ -294,6 +315,8 @@ fn row(peer: &PeerView) -> [String; 10] {
 
 #[cfg(test)]
 mod tests {
+    use peer_table::contract::AlarmKind;
+
     use super::*;
 
     fn shown(show: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
@@ -343,10 +366,21 @@ mod tests {
         };
         let mut report = PeerReport {
             manager: true,
+            alarms: Vec::new(),
             records: Some(50),
             peers: vec![own, peer(), lost],
         };
         insta::assert_snapshot!(shown(|out| peers(out, &report)));
+        report.alarms = vec![Alarm {
+            alarm: AlarmKind::Isolated,
+            since: "2026-01-01T00:00:00.000Z".to_owned(),
+            text: "None of the 1 other pods can be reached.".to_owned(),
+            advice: "Do the other pods run?".to_owned(),
+            about: vec![About {
+                who: "10.0.0.2:3003 (udht-2)".to_owned(),
+                reason: "failed_unreachable".to_owned(),
+            }],
+        }];
         report.records = None;
         report.peers.clear();
         insta::assert_snapshot!(shown(|out| peers(out, &report)));

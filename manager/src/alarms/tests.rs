@@ -62,11 +62,20 @@ fn each_sign_is_an_alarm_that_ends_with_it() {
         signs
     };
     let cases = [
-        (signs(|it| it.store_fails = Some("away".to_owned())), AlarmKind::StoreFailing),
-        (signs(|it| it.commit_failed = Some((at(0), "full".to_owned()))), AlarmKind::StoreFailing),
+        (
+            signs(|it| it.store_fails = Some("away".to_owned())),
+            AlarmKind::StoreFailing,
+        ),
+        (
+            signs(|it| it.commit_failed = Some((at(0), "full".to_owned()))),
+            AlarmKind::StoreFailing,
+        ),
         (signs(|it| it.crowded = Some(at(0))), AlarmKind::QueueFull),
         (signs(|it| it.rows = 10), AlarmKind::TableFull),
-        (signs(|it| it.clock_off = Some(Duration::from_secs(11))), AlarmKind::ClockOutlier),
+        (
+            signs(|it| it.clock_off = Some(Duration::from_secs(11))),
+            AlarmKind::ClockOutlier,
+        ),
         (signs(|it| it.is_mutual = true), AlarmKind::Mutual),
         (signs(|it| it.is_mass_silence = true), AlarmKind::BrakeOn),
     ];
@@ -118,7 +127,11 @@ fn a_tombstone_that_waits_for_a_replica_that_cannot_be_reached_is_an_alarm_soon(
     };
     assert_eq!(about.who, "pod-3");
     assert_eq!(about.reason, "published: failed_unreachable");
-    assert!(watch.look(&signs, Some(&reported(true, 20)), at(20)).is_empty());
+    assert!(
+        watch
+            .look(&signs, Some(&reported(true, 20)), at(20))
+            .is_empty()
+    );
 }
 
 #[test]
@@ -150,7 +163,10 @@ fn one_that_waits_for_a_stranger_is_an_alarm_soon() {
     stranger.report.peers[0].store = None;
     assert!(watch.look(&signs, Some(&stranger), at(0)).is_empty());
     let alarms = watch.look(&signs, Some(&stranger), at(15));
-    assert_eq!(alarms[0].about[0].reason, "stranger: 10.0.0.3:3003 failed_unreachable");
+    assert_eq!(
+        alarms[0].about[0].reason,
+        "stranger: 10.0.0.3:3003 failed_unreachable"
+    );
 }
 
 #[test]

@@ -141,7 +141,11 @@ async fn a_report_beyond_its_bounds_or_of_another_kind_is_refused_and_changes_no
     report(&manager, &isolated()).await;
     let bare = manager.post(REPORT).body("{}").expect(415).await;
     assert_eq!(bare.problem(), "unsupported-media-type");
-    let typed = || manager.post(REPORT).header("content-type", "application/json");
+    let typed = || {
+        manager
+            .post(REPORT)
+            .header("content-type", "application/json")
+    };
     let cut = typed().body("{\"release\":").expect(400).await;
     assert_eq!(cut.problem(), "bad-body");
     let large = typed().body(vec![b' '; REPORT_BYTES_MAX + 1]);
@@ -205,7 +209,10 @@ async fn a_table_that_is_full_is_an_alarm_and_so_is_a_clock_that_is_wrong_the_wo
     report(&manager, &said).await;
     let read = status(&manager).await;
     assert_eq!(words(&read["alarms"]), ["clock_outlier", "table_full"]);
-    assert_eq!(read["alarms"][0]["text"], "nobody answers", "sync's own words");
+    assert_eq!(
+        read["alarms"][0]["text"], "nobody answers",
+        "sync's own words"
+    );
 }
 
 #[tokio::test]

@@ -22,12 +22,15 @@ const OVERLOADED_FOR: Duration = Duration::from_secs(15);
 const CERTIFICATE_LEFT: Duration = Duration::from_hours(24);
 
 /// What there is to be seen at one moment.
-#[derive(Debug)]
+#[expect(
+    missing_debug_implementations,
+    reason = "a function has nothing to show"
+)]
 pub struct Signs<'a> {
     /// The peers.
     pub book: &'a PeerBook,
-    /// The pods that Kubernetes has told of, by their addresses.
-    pub pods: &'a BTreeMap<&'a Address, &'a str>,
+    /// The name of the pod at an address, where Kubernetes has told of it.
+    pub pod_at: &'a dyn Fn(&Address) -> Option<String>,
     /// How often a round begins, on average.
     pub interval: Duration,
     /// A clock that is further off is wrong.
@@ -108,7 +111,8 @@ impl Watch {
             self.kubernetes_unreachable(signs),
             self.manager_down(signs),
         ];
-        self.alarms.find(found.into_iter().flatten().collect(), signs.wall)
+        self.alarms
+            .find(found.into_iter().flatten().collect(), signs.wall)
     }
 
     /// All alarms as of the last look, the worst first.
@@ -153,10 +157,13 @@ impl Watch {
         let turned_away = self.turned_away.rises(signs.turned_away, signs.now);
         let text = match (dropped, turned_away) {
             (false, false) => return None,
-            (true, _) => "Changes come in faster than they are passed on; exchanges carry the rest.",
+            (true, _) => {
+                "Changes come in faster than they are passed on; exchanges carry the rest."
+            }
             (false, true) => "More connections come in than are taken; the excess is turned away.",
         };
-        let advice = "Nothing is lost. Give sync more CPU, or see who calls ports 3003 and 3004 so often.";
+        let advice =
+            "Nothing is lost. Give sync more CPU, or see who calls ports 3003 and 3004 so often.";
         Some(found(AlarmKind::QueueFull, text, advice))
     }
 
@@ -229,8 +236,8 @@ fn span(time: Duration) -> String {
 }
 
 /// Whom a peer is, for people.
-fn who(address: &Address, peer: &Peer, pods: &BTreeMap<&Address, &str>) -> String {
-    let pod = pods.get(address).map(ToString::to_string);
+fn who(address: &Address, peer: &Peer, signs: &Signs<'_>) -> String {
+    let pod = (signs.pod_at)(address);
     let name = pod.or_else(|| peer.peer_id.as_ref().map(ToString::to_string));
     name.map_or_else(|| address.to_string(), |name| format!("{address} ({name})"))
 }
@@ -277,9 +284,7 @@ fn unreachable_advice(word: &str) -> &'static str {
 
 /// There are peers, and for a while none was heard of.
 fn isolated(signs: &Signs<'_>) -> Option<Found> {
-    let Signs {
-        book, now, pods, ..
-    } = *signs;
+    let Signs { book, now, .. } = *signs;
     let window = signs.interval * ISOLATED_AFTER;
     let is_shut_out = signs.certificate == Some(Certificate::None) && book.known() > 0;
     // Pods that start together take their time.
@@ -307,7 +312,7 @@ fn isolated(signs: &Signs<'_>) -> Option<Found> {
         counts.join(", ")
     );
     let about = others().take(ALARM_ABOUT_MAX).map(|(address, peer)| About {
-        who: who(address, peer, pods),
+        who: who(address, peer, signs),
         reason: word(peer),
     });
     Some(Found {
@@ -318,9 +323,7 @@ fn isolated(signs: &Signs<'_>) -> Option<Found> {
 
 /// Exchanges with a peer leave the two tables different.
 fn diverged(signs: &Signs<'_>) -> Option<Found> {
-    let Signs {
-        book, now, pods, ..
-    } = *signs;
+    let Signs { book, now, .. } = *signs;
     let others = book.peers().filter(|(_, peer)| !peer.is_self);
     let diverged = others.filter_map(|(address, peer)| Some((address, peer, peer.diverged(now)?)));
     let mut diverged: Vec<_> = diverged.collect();
@@ -340,7 +343,7 @@ fn diverged(signs: &Signs<'_>) -> Option<Found> {
         let records = difference.records;
         let records = records.map_or_else(String::new, |records| format!(", {records} records"));
         About {
-            who: who(address, peer, pods),
+            who: who(address, peer, signs),
             reason: format!(
                 "{}{records}, for {}",
                 difference.why.word(),

@@ -79,8 +79,12 @@ impl Why {
 
 /// The word for most of the refusals.
 fn refused_word(outcomes: &Outcomes) -> Option<&'static str> {
-    let refused = outcomes.iter().filter(|(word, _)| word.starts_with("refused"));
-    refused.max_by_key(|(_, count)| *count).map(|(word, _)| word)
+    let refused = outcomes
+        .iter()
+        .filter(|(word, _)| word.starts_with("refused"));
+    refused
+        .max_by_key(|(_, count)| *count)
+        .map(|(word, _)| word)
 }
 
 impl Peer {

@@ -135,9 +135,14 @@ impl Removal {
         }
     }
 
+    /// Why nothing is removed now, if so.
+    pub fn brake(&self) -> Option<Brake> {
+        self.state().gone.brake(self.node.uptime())
+    }
+
     /// Whether nothing is removed now.
     pub fn is_braked(&self) -> bool {
-        self.state().gone.brake(self.node.uptime()).is_some()
+        self.brake().is_some()
     }
 
     fn until_next_scan(&self) -> Option<Duration> {

@@ -21,7 +21,8 @@ pub enum Pushed {
 impl Pushed {
     const ALL: [Self; 4] = [Self::Ok, Self::Refused, Self::Failed, Self::Dropped];
 
-    const fn word(self) -> &'static str {
+    /// The word for it in metrics.
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Refused => "refused",

@@ -19,7 +19,7 @@ use rustls::{
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-use super::expiry::not_after;
+use super::expiry::validity;
 use super::files::FILES;
 use super::name::ClusterName;
 
@@ -121,6 +121,7 @@ pub struct Credentials {
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     verifier: Arc<OfCluster>,
+    begins: i64,
     expires: i64,
 }
 
@@ -159,7 +160,7 @@ impl Credentials {
                     .map(drop)
             })
             .map_err(|error| unfit(error, name))?;
-        let expires = not_after(leaf).unwrap_or(0);
+        let (begins, expires) = validity(leaf).unwrap_or((0, 0));
         let chain = key.cert.clone();
 
         let key = Arc::new(SingleCertAndKey::from(key));
@@ -187,6 +188,7 @@ impl Credentials {
             server: Arc::new(server),
             client: Arc::new(client),
             verifier,
+            begins,
             expires,
         })
     }
@@ -204,6 +206,11 @@ impl Credentials {
     /// The own certificate, and what leads from it to an authority.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
+    }
+
+    /// When the validity of the own certificate begins, in seconds of the Unix epoch.
+    pub const fn begins(&self) -> i64 {
+        self.begins
     }
 
     /// When the own certificate ends, in seconds of the Unix epoch.

@@ -1,8 +1,13 @@
-//! When a certificate ends: the one thing that is read out of it here. Whether it is sound is left
-//! to webpki.
+//! When a certificate begins and ends: the one thing that is read out of it here. Whether it is sound
+//! is left to webpki.
 
 /// When the validity of a DER certificate ends, in seconds of the Unix epoch.
 pub fn not_after(certificate: &[u8]) -> Option<i64> {
+    validity(certificate).map(|(_, ends)| ends)
+}
+
+/// When the validity of a DER certificate begins and when it ends, in seconds of the Unix epoch.
+pub(super) fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
     // RFC 5280, section 4.1.
     const VERSION: u8 = 0xa0;
     let mut input = certificate;
@@ -16,9 +21,11 @@ pub fn not_after(certificate: &[u8]) -> Option<i64> {
     let _algorithm = element(&mut fields)?;
     let _issuer = element(&mut fields)?;
     let (_, mut validity) = element(&mut fields)?;
-    let _not_before = element(&mut validity)?;
-    let (tag, time) = element(&mut validity)?;
-    seconds(tag, time)
+    let mut next = || {
+        let (tag, time) = element(&mut validity)?;
+        seconds(tag, time)
+    };
+    Some((next()?, next()?))
 }
 
 /// Takes an element's tag and contents off the beginning.
@@ -83,6 +90,7 @@ mod tests {
 
     fn certificate(year: i32, month: u8, day: u8) -> Vec<u8> {
         let mut leaf = rcgen::CertificateParams::new(["a".to_owned()]).unwrap();
+        leaf.not_before = rcgen::date_time_ymd(1970, 1, 2);
         leaf.not_after = rcgen::date_time_ymd(year, month, day);
         let key = rcgen::KeyPair::generate().unwrap();
         leaf.self_signed(&key).unwrap().der().to_vec()
@@ -98,6 +106,7 @@ mod tests {
         ] {
             let certificate = certificate(year, month, day);
             assert_eq!(not_after(&certificate), Some(seconds), "{year}");
+            assert_eq!(validity(&certificate), Some((86_400, seconds)), "{year}");
         }
     }
 

@@ -194,7 +194,7 @@ async fn answered(manager: &Manager, request: Request<Body>) -> (StatusCode, Opt
 }
 
 const METHODS: [&str; 7] = ["GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "OPTIONS"];
-const PATHS: [&str; 20] = [
+const PATHS: [&str; 22] = [
     "/v1/replicas",
     "/v1/sync/replicas",
     "/v1/sync/advance",
@@ -211,6 +211,8 @@ const PATHS: [&str; 20] = [
     "/v1/sync/feed",
     "/v1/sync/authority",
     "/v1/sync/leave",
+    "/v1/sync/report",
+    "/v1/status",
     "/",
     "/metrics",
     "/readyz",

@@ -42,7 +42,12 @@ impl Alarms {
                 since: since.unwrap_or_else(|| rfc3339(now)),
                 text: cut(it.text, ALARM_TEXT_BYTES_MAX),
                 advice: cut(it.advice, ALARM_TEXT_BYTES_MAX),
-                about: it.about.into_iter().take(ALARM_ABOUT_MAX).map(bounded).collect(),
+                about: it
+                    .about
+                    .into_iter()
+                    .take(ALARM_ABOUT_MAX)
+                    .map(bounded)
+                    .collect(),
             };
             // Of two of one kind the first counts.
             self.standing.entry(it.alarm).or_insert(alarm);

@@ -154,7 +154,9 @@ impl Report {
         alarms.iter().try_for_each(Alarm::check)?;
         for event in events {
             let texts = [&event.at, &event.peer, &event.result];
-            texts.into_iter().try_for_each(|text| short("events", text))?;
+            texts
+                .into_iter()
+                .try_for_each(|text| short("events", text))?;
         }
         let texts = peers.iter().flat_map(PeerStanding::texts);
         texts.into_iter().try_for_each(|text| short("peers", text))

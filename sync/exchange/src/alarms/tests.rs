@@ -30,12 +30,10 @@ fn book(peers: u64) -> PeerBook {
     book
 }
 
-static NO_PODS: BTreeMap<&Address, &str> = BTreeMap::new();
-
 fn signs(book: &PeerBook, now: u64) -> Signs<'_> {
     Signs {
         book,
-        pods: &NO_PODS,
+        pod_at: &|_| None,
         interval: Duration::from_secs(5),
         drift_max: Duration::from_secs(10),
         certificate: None,
@@ -72,7 +70,8 @@ fn stands(
         }
         let is_news = watch.look(&signs);
         let alarms = watch.alarms();
-        assert_eq!(is_news, first.is_none() && !alarms.is_empty() || last == Some(second - 1) && alarms.is_empty());
+        let has_ended = last.is_some_and(|last| last + 1 == second) && alarms.is_empty();
+        assert_eq!(is_news, first.is_none() && !alarms.is_empty() || has_ended);
         if let [one] = &alarms[..] {
             assert_eq!(one.alarm, alarm);
             first = first.or(Some(second));
@@ -87,9 +86,15 @@ fn what_comes_and_goes_by_itself_is_an_alarm_once_it_lasts_and_ends_at_once() {
     let nothing = |_: &mut Signs<'_>| {};
     let cases: [(AlarmKind, fn(&mut Signs<'_>)); 5] = [
         (AlarmKind::BrakeOn, |it| it.brake = Some(Brake::Blind)),
-        (AlarmKind::BrakeOn, |it| it.brake = Some(Brake::Many { gone: 3, known: 5 })),
-        (AlarmKind::Certificate, |it| it.certificate = Some(Certificate::None)),
-        (AlarmKind::KubernetesUnreachable, |it| it.is_following = Some(false)),
+        (AlarmKind::BrakeOn, |it| {
+            it.brake = Some(Brake::Many { gone: 3, known: 5 })
+        }),
+        (AlarmKind::Certificate, |it| {
+            it.certificate = Some(Certificate::None)
+        }),
+        (AlarmKind::KubernetesUnreachable, |it| {
+            it.is_following = Some(false)
+        }),
         (AlarmKind::ManagerDown, |it| it.manager_away = Some("away")),
     ];
     for (alarm, is_so) in cases {
@@ -142,10 +147,19 @@ fn who_reaches_nobody_is_isolated_and_is_told_why_of_each() {
     };
     assert_eq!(alarm.alarm, AlarmKind::Isolated);
     assert!(alarm.text.contains("3 other pods"), "{}", alarm.text);
-    assert!(alarm.text.contains("1 failed_unreachable, 2 refused_cluster"), "{}", alarm.text);
+    assert!(
+        alarm
+            .text
+            .contains("1 failed_unreachable, 2 refused_cluster"),
+        "{}",
+        alarm.text
+    );
     assert!(alarm.advice.contains("--cluster"), "{}", alarm.advice);
     let reasons: Vec<_> = alarm.about.iter().map(|it| &*it.reason).collect();
-    assert_eq!(reasons, ["failed_unreachable", "refused_cluster", "refused_cluster"]);
+    assert_eq!(
+        reasons,
+        ["failed_unreachable", "refused_cluster", "refused_cluster"]
+    );
     book.succeeded(&address(1), &partner(1), 0, None, at(16));
     assert!(watch.look(&signs(&book, 16)));
     assert_eq!(kinds(&watch), []);
@@ -178,7 +192,15 @@ fn of_many_peers_an_alarm_names_as_many_as_there_is_room_for() {
 
 #[test]
 fn each_reason_not_to_be_reached_has_its_advice() {
-    let words = ["unreachable", "tls", "timed_out", "cluster", "protocol", "copied", "busy"];
+    let words = [
+        "unreachable",
+        "tls",
+        "timed_out",
+        "cluster",
+        "protocol",
+        "copied",
+        "busy",
+    ];
     let advice: std::collections::BTreeSet<_> = words
         .iter()
         .map(|word| unreachable_advice(&result_word(word)))
@@ -199,19 +221,27 @@ fn tables_that_stay_different_are_told_with_whom_for_how_long_and_by_how_much() 
     for second in [10, 20] {
         book.refused_of(partner(2).store, &refused, at(second));
     }
-    let own = address(2);
-    let pods = BTreeMap::from([(&own, "files-2")]);
     let mut watch = Watch::default();
-    let mut signs = signs(&book, 22);
-    signs.pods = &pods;
-    watch.look(&signs);
+    watch.look(&Signs {
+        pod_at: &|it| (*it == address(2)).then(|| "files-2".to_owned()),
+        ..signs(&book, 22)
+    });
     let [alarm] = &watch.alarms()[..] else {
         panic!("{watch:?}")
     };
     assert_eq!(alarm.alarm, AlarmKind::Diverged);
-    assert!(alarm.text.contains("1 other, for 12 s now, by up to 12 records"), "{}", alarm.text);
+    assert!(
+        alarm
+            .text
+            .contains("1 other, for 12 s now, by up to 12 records"),
+        "{}",
+        alarm.text
+    );
     assert_eq!(alarm.about[0].who, "10.0.0.2:3003 (files-2)");
-    assert_eq!(alarm.about[0].reason, "refused_full here, 12 records, for 12 s");
+    assert_eq!(
+        alarm.about[0].reason,
+        "refused_full here, 12 records, for 12 s"
+    );
 }
 
 #[test]
@@ -222,7 +252,10 @@ fn the_clock_that_most_others_contradict_is_an_alarm_here_and_only_here() {
     }
     let mut watch = Watch::default();
     watch.look(&signs(&book, 2));
-    assert!(watch.alarms()[0].text.contains("20.0 s ahead of"), "{watch:?}");
+    assert!(
+        watch.alarms()[0].text.contains("20.0 s ahead of"),
+        "{watch:?}"
+    );
     book.succeeded(&address(2), &partner(2), 0, None, at(3));
     assert!(watch.look(&signs(&book, 3)));
     assert_eq!(kinds(&watch), []);

@@ -78,7 +78,8 @@ fn book() -> PeerBook {
 /// Those that have diverged.
 fn diverged(book: &PeerBook, now: u64) -> Vec<(&str, Difference)> {
     let peers = book.peers();
-    let diverged = peers.filter_map(|(address, peer)| Some((address.as_str(), peer.diverged(at(now))?)));
+    let diverged =
+        peers.filter_map(|(address, peer)| Some((address.as_str(), peer.diverged(at(now))?)));
     diverged.collect()
 }
 
@@ -94,7 +95,10 @@ fn records_that_are_refused_twice_or_for_a_while_are_a_difference_that_stays() {
             panic!("{book:?}")
         };
         assert_eq!((difference.since, difference.records), (at(10), Some(2)));
-        assert!(difference.why.word().starts_with("refused_full"), "{difference:?}");
+        assert!(
+            difference.why.word().starts_with("refused_full"),
+            "{difference:?}"
+        );
         book.exchanged(&address(1), &report(2, 2, [0, 0]), at(20));
         assert_eq!(diverged(&book, 100), []);
     }

@@ -377,7 +377,11 @@ async fn bind(api: &Api, manager: &StandIn) -> Bound {
         &format!("--kubeconfig={}", api.kubeconfig()),
         &format!("--pod-uid={OWN}"),
     ]);
-    serve::bind(args.serve, Bounds::default()).await.unwrap()
+    let bounds = Bounds {
+        kubernetes: bounds(),
+        ..Bounds::default()
+    };
+    serve::bind(args.serve, bounds).await.unwrap()
 }
 
 /// Waits until a sync has this alarm, or has it no more.
