@@ -1,18 +1,20 @@
 //! What `udht-manager serve` is told, as flags or in the environment.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Args, ValueEnum};
 use peer_table::ClusterId;
 use peer_table::peers::{LABEL_NODE, LABEL_POD, LABEL_POD_UID};
 use udht_tell::log::LogArgs;
 
-use crate::store::StoreUrl;
+use crate::store::{InvalidStoreUrl, StoreUrl};
 
 /// Flags of `serve`.
 #[derive(Clone, Debug, Args)]
@@ -33,6 +35,8 @@ pub struct ServeArgs {
     #[arg(
         long,
         env = "UDHT_STORE",
+        hide_env_values = true,
+        value_parser = StoreParser,
         default_value = "embedded:udht.redb",
         value_name = "URL"
     )]
@@ -97,6 +101,29 @@ pub struct ServeArgs {
     /// How the log is written
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Reads `--store`, and shows nothing of what it cannot read: a password may be in it.
+#[derive(Copy, Clone, Debug)]
+struct StoreParser;
+
+impl TypedValueParser for StoreParser {
+    type Value = StoreUrl;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<StoreUrl, clap::Error> {
+        let invalid = |problem: &str| {
+            let text = format!("what --store (UDHT_STORE) says {problem}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+        };
+        let text = value.to_str().ok_or_else(|| invalid("is no UTF-8"))?;
+        text.parse()
+            .map_err(|error: InvalidStoreUrl| invalid(&error.to_string()))
+    }
 }
 
 /// What is known of the pod, in Kubernetes by its Downward API.
@@ -351,6 +378,41 @@ mod tests {
         assert_eq!(args.max_record_bytes, 16_384);
         assert_eq!(args.identity, IdentityArgs::default());
         assert_eq!(args.pod, PodArgs::default());
+    }
+
+    #[test]
+    fn nothing_shows_the_password_of_a_store() {
+        let secret = "pl4nted";
+        let args = parse(&["--store=redis://user:pl4nted@cache:6379/1"]).unwrap();
+        for shown in [
+            format!("{args:?}"),
+            format!("{:?}", args.store),
+            args.store.to_string(),
+        ] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        // Nor does a refusal, wherever it is in what could not be read.
+        for url in [
+            "redis://user:pl4nted@",
+            "redis://user:pl4nted@cache:port",
+            "redis://user:pl4nted@cache/database",
+            "redis://user:pl4nted@cache#x",
+            "redis://user:pl4nted@cache?more=1",
+            "redis://user:pl4nted@cache?ca=x",
+            "redis://user:pl4nted@cache?prefix=",
+            "redis://user:1?pl4nted@cache",
+            "redis://user:1?x=1&pl4nted=@cache",
+            "redis://user:1/pl4nted@cache",
+            "redis://user:1#pl4nted@cache",
+            "redis://user:a b pl4nted@ca che",
+            "redis://user:%ffpl4nted@cache",
+            "rediss:/user:pl4nted@cache",
+            "mysql://user:pl4nted@cache",
+        ] {
+            let refused = parse(&[&format!("--store={url}")]).expect_err(url);
+            assert!(!refused.contains(secret), "{refused}");
+            assert!(refused.contains("--store"), "{refused}");
+        }
     }
 
     #[test]

@@ -187,7 +187,6 @@ mod tests {
     use std::path::Path;
 
     use super::super::testing::{Canned, PEER, chunked, problem};
-    use super::*;
 
     const END: &str = r#"{"end":{"records":2,"revision":"7.1"}}"#;
 

@@ -9,6 +9,7 @@ mod figures;
 mod guard;
 mod identity;
 mod list;
+mod log;
 mod peers;
 mod pod;
 mod problems;

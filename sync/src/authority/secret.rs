@@ -42,7 +42,6 @@ impl fmt::Display for AuthoritySecret {
 }
 
 /// What became of a change.
-#[derive(Debug)]
 pub enum Replaced {
     /// The Secret is so now.
     Done(Box<Secret>),
@@ -51,12 +50,30 @@ pub enum Replaced {
 }
 
 /// What is heard of the Secret.
-#[derive(Debug)]
 pub enum Heard {
     /// It has changed, and is this now.
     Changed(Box<Secret>),
     /// It is there no more.
     Deleted,
+}
+
+// What is in the Secret is nobody's business.
+impl fmt::Debug for Replaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done(_) => "Done",
+            Self::Conflict => "Conflict",
+        })
+    }
+}
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changed(_) => "Changed",
+            Self::Deleted => "Deleted",
+        })
+    }
 }
 
 impl AuthoritySecret {
@@ -169,5 +186,25 @@ pub fn content(secret: &Secret) -> Result<Option<Authority>, Trouble> {
             let keys = keys.join(", ");
             Err(Trouble::Foreign { keys })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_heard_of_the_secret_is_shown_without_what_is_in_it() {
+        let data = [("authority".to_owned(), "planted".to_owned())].into();
+        let secret = Box::new(Secret {
+            string_data: Some(data),
+            ..Secret::default()
+        });
+        let shown = format!(
+            "{:?} {:?}",
+            Heard::Changed(secret.clone()),
+            Replaced::Done(secret)
+        );
+        assert_eq!(shown, "Changed Done");
     }
 }

@@ -512,6 +512,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_is_shown_has_a_key_in_it() {
+        let shown = format!("{:?} {:#?}", authority(), rotating());
+        assert!(shown.contains("old") && shown.contains("new"), "{shown}");
+        // The keys of the signers, and that of the fingerprints in each form that it may have.
+        for secret in ["key of", "171", "abab", "ABAB"] {
+            assert!(!shown.contains(secret), "{secret}: {shown}");
+        }
+    }
+
+    #[test]
     fn the_form_of_the_content_is_this() {
         let text = String::from_utf8(rotating().adopting(id(2)).unwrap().to_bytes()).unwrap();
         insta::assert_snapshot!(text);

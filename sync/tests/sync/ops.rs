@@ -1,7 +1,11 @@
 use std::collections::BTreeSet;
 
+use hyper::Method;
+use udht_sync::config::Bounds;
+use udht_sync::http::HttpClient;
 use udht_sync::metrics::Metrics;
 use udht_sync::ops::PeerReport;
+use udht_tell::log::FilterInUse;
 
 use crate::pod::start_default;
 
@@ -97,4 +101,69 @@ async fn anything_else_is_not_found() {
     let (status, body) = a.sync.ask("/v1/other").await;
     assert_eq!(status, 404);
     assert!(body.contains("/readyz"), "{body}");
+}
+
+#[tokio::test]
+async fn what_is_logged_is_told_and_changed_by_programs_of_this_pod() {
+    let [a] = start_default().await;
+    let (status, body) = a.sync.ask("/v1/log-filter").await;
+    assert_eq!(status, 200);
+    let used: FilterInUse = serde_json::from_str(&body).unwrap();
+    assert_eq!(used.filter, used.begun);
+    let post = |body: &str| {
+        let request = a
+            .sync
+            .ops
+            .request(Method::POST, "/v1/log-filter", body.into());
+        let http = HttpClient::new(Bounds::default().peer);
+        async move {
+            let (status, body) = http.send(request.unwrap(), 1 << 20).await.unwrap();
+            (status.as_u16(), String::from_utf8(body.into()).unwrap())
+        }
+    };
+    let (status, body) = post(r#"{"filter":"info,udht_sync::push=debug","for":"10m"}"#).await;
+    assert_eq!(status, 200, "{body}");
+    let used: FilterInUse = serde_json::from_str(&body).unwrap();
+    assert_eq!(used.filter.to_string(), "info,udht_sync::push=debug");
+    assert!(used.until.is_some());
+    for bad in [r#"{"filter":"loud"}"#, "{}", ""] {
+        let (status, body) = post(bad).await;
+        assert_eq!(status, 422, "{body}");
+    }
+    let (_, body) = post(r#"{"filter":"loud"}"#).await;
+    assert!(
+        body.contains("off, error, warn, info, debug or trace"),
+        "{body}"
+    );
+    let large = format!(r#"{{"filter":"{}"}}"#, "i".repeat(9 << 10));
+    assert_eq!(post(&large).await.0, 413);
+    let (status, _) = post(r#"{"filter":"info"}"#).await;
+    assert_eq!(status, 200);
+
+    let (status, _) = a.sync.ask("/v1/logs").await;
+    assert_eq!(status, 200);
+    let (status, body) = a.sync.ask("/v1/about").await;
+    assert!(status == 200 && body.contains("flags"), "{body}");
+}
+
+#[tokio::test]
+async fn a_page_in_a_browser_neither_changes_what_is_logged_nor_reads_the_log() {
+    let [a] = start_default().await;
+    let http = HttpClient::new(Bounds::default().peer);
+    for (method, path) in [
+        (Method::POST, "/v1/log-filter"),
+        (Method::GET, "/v1/logs"),
+        (Method::GET, "/v1/about"),
+    ] {
+        let body = br#"{"filter":"trace"}"#.to_vec();
+        let request = a.sync.ops.request(method.clone(), path, body);
+        let mut request = request.unwrap();
+        let origin = "http://localhost:3004".parse().unwrap();
+        request.headers_mut().insert("origin", origin);
+        let (status, _) = http.send(request, 1 << 20).await.unwrap();
+        assert_eq!(status.as_u16(), 403, "{method} {path}");
+    }
+    let request = a.sync.ops.request(Method::DELETE, "/v1/logs", Vec::new());
+    let (status, _) = http.send(request.unwrap(), 1 << 20).await.unwrap();
+    assert_eq!(status.as_u16(), 405);
 }

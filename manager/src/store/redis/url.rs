@@ -114,6 +114,10 @@ struct Parameters {
 impl Parameters {
     fn take(url: &Url) -> Result<Self, InvalidRedisUrl> {
         let mut taken = Self::default();
+        // What is behind it is the rest of a password, of which nothing may be shown.
+        if url.query().is_some_and(|query| query.contains('@')) {
+            return invalid("has ? before an @: in a password, write it as %3F");
+        }
         for (name, value) in url.query_pairs() {
             if value.is_empty() {
                 return invalid(format!("has an empty parameter {name}: leave it out"));
@@ -268,6 +272,7 @@ mod tests {
             ("redis://cache#insecure", "leave it out"),
             ("redis://cache?prefx=a", "unknown parameter prefx"),
             ("redis://cache?prefix=", "empty parameter prefix"),
+            ("redis://user:1?word@cache", "write it as %3F"),
             ("redis://cache?prefix=a%20b", "printable ASCII"),
             ("redis://cache?ca=/ca.pem", "use rediss://"),
             ("rediss://cache?cert=/cert.pem", "give both"),
