@@ -17,9 +17,9 @@ use peer_table::contract::{
 };
 use peer_table::peers::rfc3339;
 use tokio_util::sync::CancellationToken;
+use udht_tell::chain;
 
 use crate::authority::issue::CLOCK_SKEW;
-use crate::http::chain;
 use crate::kubernetes::pods::{Pods, Sight};
 use crate::manager::ManagerError;
 use crate::metrics::Port;

@@ -408,6 +408,7 @@ fn floors() -> peer_table::floors::FloorsState {
         has_met: true,
         horizon: (WALL_MS << 16) - 9,
         tended_ms: WALL_MS - 100,
+        former: Vec::new(),
     }
 }
 

@@ -48,6 +48,7 @@ fn report(own: u64, theirs: u64, refused: [usize; 2]) -> Report {
         kind: Kind::Reconciled,
         origin: OriginId::from_bytes([9; 16]),
         partner: partner(1),
+        protocol: 1,
         skew_ms: 0,
         digest: digest(own),
         partner_digest: digest(theirs),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENT: &str = include_str!("../../docs/logs.md");
+const DOCUMENT: &str = include_str!("../../../docs/logs.md");
 const MACROS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
 
 /// A call of one of the macros that log.
@@ -82,9 +82,9 @@ fn said(literal: &str) -> String {
 }
 
 fn events() -> Vec<Event> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut files = Vec::new();
-    for part in ["manager", "sync", "tell"] {
+    for part in ["manager", "sync", "manager/tell"] {
         sources(&root.join(part).join("src"), &mut files);
     }
     let mut events = Vec::new();
