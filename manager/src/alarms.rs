@@ -15,7 +15,7 @@ const COMMIT_FAILED_FOR: Duration = Duration::from_secs(20);
 const CROWDED_FOR: Duration = Duration::from_secs(15);
 /// A replica that cannot be reached, or is not known at all, holds tombstones back once this has
 /// lasted so long. A pod that starts is known sooner.
-const HELD_AFTER: Duration = Duration::from_secs(15);
+const HELD_AFTER: Duration = Duration::from_secs(10);
 /// Whoever it is that holds it back: a tombstone that has waited for so long, and for
 /// [`HELD_PAUSES`] pauses between publications, is held. Where all is well it waits for about two of
 /// these pauses.

@@ -8,6 +8,7 @@
     reason = "what fails here is the test, also where a helper of it unwraps"
 )]
 
+mod alarms;
 mod api;
 mod authority;
 mod auto;

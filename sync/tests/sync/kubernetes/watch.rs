@@ -14,11 +14,11 @@ use udht_sync::kubernetes::client::ApiBounds;
 use udht_sync::kubernetes::pods::{PodUid, Pods, Sight};
 use udht_sync::kubernetes::watch::Follower;
 use udht_sync::metrics::Metrics;
-use udht_sync::node::Node;
 use udht_sync::ops::PeerReport;
 use udht_sync::serve::{self, Bound};
 
 use super::api::{Api, Part, Say};
+use crate::alarms::alarm;
 use crate::pod::soon;
 use crate::stand_in::StandIn;
 
@@ -382,16 +382,6 @@ async fn bind(api: &Api, manager: &StandIn) -> Bound {
         ..Bounds::default()
     };
     serve::bind(args.serve, bounds).await.unwrap()
-}
-
-/// Waits until a sync has this alarm, or has it no more.
-async fn alarm(node: &Node, alarm: AlarmKind, stands: bool) {
-    let is_so = async {
-        while node.telling.alarms().iter().any(|it| it.alarm == alarm) != stands {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    soon(alarm.word(), is_so).await;
 }
 
 #[tokio::test]
