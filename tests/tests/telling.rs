@@ -194,16 +194,10 @@ fn redis(folder: &Path) -> Option<(Running, String)> {
         return None;
     }
     let port = free_port();
+    let listens = port.to_string();
     let user = format!("{USER} on >{PASSWORD} ~* &* +@all");
     let arguments = [
-        &[
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-        ][..],
+        &["--port", &listens, "--bind", "127.0.0.1", "--save", ""][..],
         &["--dir", folder.to_str().unwrap(), "--user", &user],
         &["--logfile", "/dev/stderr"],
     ];
