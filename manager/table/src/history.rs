@@ -213,7 +213,7 @@ impl History {
     /// Losers of one key at the most, and refusals.
     pub const OF_KEY_MAX: usize = 8;
     /// Bytes that it holds at the most, where each key is as long as one may be and has as many losers
-    /// and refusals as are kept. A key for which something came once takes some 160.
+    /// and refusals as are kept. A key for which something came once takes some 120, and its text.
     pub const BYTES_MAX: usize = {
         let key = size_of::<(u64, Key, Known)>() + 2 * size_of::<usize>() + KEY_BYTES_MAX;
         // Twice that for the table by which keys are found, which is a half empty.
