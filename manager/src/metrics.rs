@@ -139,13 +139,7 @@ impl Metrics {
                 ),
                 &["reason"],
             )),
-            replication_delay: registered!(Histogram::with_opts(
-                HistogramOpts::new(
-                    "udht_replication_delay_seconds",
-                    "From the stamp of a change at its writer to its being visible here.",
-                )
-                .buckets(DELAY_SECONDS.to_vec()),
-            )),
+            replication_delay: registered!(replication_delay()),
             store_up: registered!(IntGauge::new(
                 "udht_store_up",
                 "1 if the store answered this scrape.",
@@ -168,13 +162,7 @@ impl Metrics {
                 &["method", "route", "status"],
             )),
             floors: FloorsMetrics::new(&registry)?,
-            alarms: registered!(IntGaugeVec::new(
-                Opts::new(
-                    "udht_manager_alarm",
-                    "1 while manager is alarmed about this: see GET /v1/status.",
-                ),
-                &["alarm"],
-            )),
+            alarms: registered!(alarms()),
             commit_failed: Mutex::default(),
             process: ProcessMetrics {
                 cpu_seconds: registered!(Counter::new(
@@ -277,6 +265,18 @@ impl Metrics {
     pub fn render(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
+}
+
+fn replication_delay() -> prometheus::Result<Histogram> {
+    let help = "From the stamp of a change at its writer to its being visible here.";
+    let opts = HistogramOpts::new("udht_replication_delay_seconds", help);
+    Histogram::with_opts(opts.buckets(DELAY_SECONDS.to_vec()))
+}
+
+/// Which alarms stand.
+fn alarms() -> prometheus::Result<IntGaugeVec> {
+    let help = "1 while manager is alarmed about this: see GET /v1/status.";
+    IntGaugeVec::new(Opts::new("udht_manager_alarm", help), &["alarm"])
 }
 
 /// Which version this is.

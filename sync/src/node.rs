@@ -292,21 +292,15 @@ impl Node {
                 let moved = [report.moved.sent, report.moved.received];
                 (report.kind.word().to_owned(), moved)
             }
-            Err(error)
-                if matches!(
-                    error,
-                    ExchangeError::Refused(Refusal {
-                        reason: HandshakeRefused::Myself,
-                        ..
-                    })
-                ) =>
-            {
-                return;
+            // That an address is our own is no event.
+            Err(ExchangeError::Refused(Refusal {
+                reason: HandshakeRefused::Myself,
+                ..
+            })) => return,
+            Err(error) => {
+                let word = failure(error).unwrap_or_else(|| error.word());
+                (result_word(word), [0, 0])
             }
-            Err(error) => (
-                result_word(failure(error).unwrap_or_else(|| error.word())),
-                [0, 0],
-            ),
         };
         let peer = address.to_string();
         let event = event(EventKind::Exchange, peer, word, moved, took);

@@ -179,9 +179,8 @@ fn log(before: &[Alarm], now: &[Alarm]) {
 }
 
 fn certificate(node: &Node) -> Option<Certificate> {
-    let credentials = match node.credentials()? {
-        Some(credentials) => credentials,
-        None => return Some(Certificate::None),
+    let Some(credentials) = node.credentials()? else {
+        return Some(Certificate::None);
     };
     let seconds = |count: i64| Duration::from_secs(u64::try_from(count).unwrap_or(0));
     let now = Duration::from_millis(wall::now().as_millis());

@@ -84,22 +84,18 @@ fn stands(
 #[test]
 fn what_comes_and_goes_by_itself_is_an_alarm_once_it_lasts_and_ends_at_once() {
     let nothing = |_: &mut Signs<'_>| {};
-    let cases: [(AlarmKind, fn(&mut Signs<'_>)); 5] = [
-        (AlarmKind::BrakeOn, |it| it.brake = Some(Brake::Blind)),
-        (AlarmKind::BrakeOn, |it| {
-            it.brake = Some(Brake::Many { gone: 3, known: 5 })
-        }),
-        (AlarmKind::Certificate, |it| {
-            it.certificate = Some(Certificate::None)
-        }),
-        (AlarmKind::KubernetesUnreachable, |it| {
-            it.is_following = Some(false)
-        }),
-        (AlarmKind::ManagerDown, |it| it.manager_away = Some("away")),
-    ];
-    for (alarm, is_so) in cases {
-        assert_eq!(stands(alarm, is_so, nothing), (10, 60), "{alarm:?}");
+    let many = Brake::Many { gone: 3, known: 5 };
+    for brake in [Brake::Blind, many] {
+        let is_so = |it: &mut Signs<'_>| it.brake = Some(brake);
+        assert_eq!(stands(AlarmKind::BrakeOn, is_so, nothing), (10, 60));
     }
+    let without = |it: &mut Signs<'_>| it.certificate = Some(Certificate::None);
+    assert_eq!(stands(AlarmKind::Certificate, without, nothing), (10, 60));
+    let is_lost = |it: &mut Signs<'_>| it.is_following = Some(false);
+    let kubernetes = AlarmKind::KubernetesUnreachable;
+    assert_eq!(stands(kubernetes, is_lost, nothing), (10, 60));
+    let is_away = |it: &mut Signs<'_>| it.manager_away = Some("away");
+    assert_eq!(stands(AlarmKind::ManagerDown, is_away, nothing), (10, 60));
 }
 
 #[test]

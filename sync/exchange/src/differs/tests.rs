@@ -43,7 +43,7 @@ fn report(own: u64, theirs: u64, refused: [usize; 2]) -> Report {
         outcomes.add(&vec![full; count]);
         outcomes
     });
-    let [merged_here, merged_there] = outcomes;
+    let [here, there] = outcomes;
     Report {
         kind: Kind::Reconciled,
         origin: OriginId::from_bytes([9; 16]),
@@ -55,8 +55,8 @@ fn report(own: u64, theirs: u64, refused: [usize; 2]) -> Report {
         moved: Moved {
             ours: 2,
             theirs: 3,
-            merged_here,
-            merged_there,
+            merged_here: here,
+            merged_there: there,
             ..Moved::default()
         },
         symbols: 0,
