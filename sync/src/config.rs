@@ -11,6 +11,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use peer_table::ClusterId;
 use udht_tell::log::LogArgs;
+use udht_tell::trace::TraceArgs;
 
 use crate::discovery::Discovery;
 use crate::http::{BaseUrl, ClientBounds, InvalidBaseUrl};
@@ -80,6 +81,10 @@ pub struct ServeArgs {
     /// How the log is written
     #[command(flatten)]
     pub log: LogArgs,
+
+    /// Whether traces are sent
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 /// The flags of whatever talks to a peer on behalf of the own manager.

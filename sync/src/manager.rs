@@ -417,6 +417,7 @@ mod tests {
         FeedPart {
             revision: revision.to_owned(),
             batch: None,
+            trace: String::new(),
         }
     }
 

@@ -12,6 +12,7 @@ use peer_table::{TableName, peers};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use udht_tell::chain;
+use udht_tell::trace::{self, Kind, Span};
 
 use crate::config::{self, Bounds, EndsArgs, KubernetesArgs};
 use crate::contacts::Contacts;
@@ -213,7 +214,10 @@ impl Node {
     pub async fn exchange(&self, address: &Address) -> Result<(Report, Duration), ExchangeError> {
         let watch = Stopwatch::start();
         let line = self.transport.to(address);
+        let mut span = Span::new("exchange", Kind::Client);
+        span.set("peer", address);
         let exchange = exchange(&self.manager, &line, &self.table, &self.options);
+        let exchange = trace::within(span.place(), exchange);
         let after = self.bounds.exchange;
         let result = tokio::time::timeout(after, exchange)
             .await
@@ -225,6 +229,7 @@ impl Node {
         self.metrics.exchanges.began(&result, took);
         match &result {
             Ok(report) => {
+                span.set("result", report.kind.word());
                 let now = self.uptime();
                 if report.partner.has_met {
                     self.met_ids.join_as(report.origin);
@@ -242,7 +247,10 @@ impl Node {
                     "exchanged"
                 );
             }
-            Err(error) => self.failed(address, error, "an exchange failed"),
+            Err(error) => {
+                span.fail(chain(error));
+                self.failed(address, error, "an exchange failed");
+            }
         }
         result.map(|report| (report, took))
     }

@@ -21,6 +21,7 @@ mod schema;
 mod slots;
 mod sync;
 mod table;
+mod traced;
 mod walk;
 mod watch;
 
@@ -34,6 +35,7 @@ use axum::http::{HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
+use udht_tell::trace;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -165,6 +167,15 @@ async fn door(State(metrics): State<Arc<Metrics>>, request: Request, next: Next)
     };
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match host::check(request.uri(), request.headers()) {
+        Ok(()) if trace::is_on() => {
+            let span = traced::span(&request, route.as_ref());
+            let place = span.as_ref().and_then(trace::Span::place);
+            let response = trace::within(place, next.run(request)).await;
+            if let Some(mut span) = span {
+                span.set("status", response.status().as_u16());
+            }
+            response
+        }
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };

@@ -14,9 +14,9 @@ use rustls_pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use udht_sync::authority::state::{Authority, Overlap, SECRET_KEY, Signer};
 use udht_sync::authority::{SIGNER_LEFT, SIGNER_LIFETIME, issue};
-use udht_sync::http::chain;
 use udht_sync::tls::{ClusterName, Reason};
 use udht_sync::wall;
+use udht_tell::chain;
 
 use crate::api::Api;
 use crate::cli::{is_refused, said, udht_sync};

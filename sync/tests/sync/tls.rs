@@ -13,9 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use udht_sync::http::{HttpError, chain};
+use udht_sync::http::HttpError;
 use udht_sync::tls::{By, Reason, Refused};
 use udht_sync::transport::TransportError;
+use udht_tell::chain;
 
 use crate::authority::{Authority, Folder, Leaf, NAME, client, server};
 use crate::pod::{NEVER, Pod, Spec, Sync, soon, start};

@@ -88,7 +88,7 @@ async fn without_a_token_nothing_is_asked_and_the_reason_is_said() {
     std::fs::remove_file(api.folder.path().join("token")).unwrap();
     let error = within(bounds.whole, secrets.get(NAME)).await.unwrap_err();
     assert_eq!(error.word(), "no_token");
-    let text = udht_sync::http::chain(&error);
+    let text = udht_tell::chain(&error);
     assert!(text.contains("no token can be read from "), "{text}");
     assert_eq!(count(&metrics, "get", "no_token"), 1);
 }
@@ -139,7 +139,7 @@ async fn an_answer_beyond_all_measure_is_not_read() {
     let secrets = secrets(api.client(&bounds, &metrics).await);
     api.says("get", Say::Body(200, "x".repeat(100_000)));
     let error = within(bounds.whole, secrets.get(NAME)).await.unwrap_err();
-    let text = udht_sync::http::chain(&error);
+    let text = udht_tell::chain(&error);
     assert!(text.contains("more than 1000 bytes"), "{text}");
 }
 
