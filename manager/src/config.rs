@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use peer_table::ClusterId;
 use peer_table::peers::{LABEL_NODE, LABEL_POD, LABEL_POD_UID};
 use udht_tell::log::LogArgs;
+use udht_tell::trace::TraceArgs;
 
 use crate::store::{InvalidStoreUrl, StoreUrl};
 
@@ -101,6 +102,10 @@ pub struct ServeArgs {
     /// How the log is written
     #[command(flatten)]
     pub log: LogArgs,
+
+    /// Whether traces are sent
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 /// Reads `--store`, and shows nothing of what it cannot read: a password may be in it.

@@ -78,6 +78,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
         identity,
         pod,
         log: _,
+        trace,
     } = args;
     let mut signals = Signals::new()?;
     tokio::spawn(log::log().keep());
@@ -114,6 +115,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     drop(router.send_replace(server::app(app)));
     let (live, tombstones) = owner.counts();
     let opening = owner.opening();
+    udht_tell::trace::begin(&trace, "udht-manager", opening.peer_id.to_string());
     tracing::info!(
         store = %opening.store,
         origin = %opening.origin,

@@ -13,6 +13,7 @@ use peer_exchange::Protocols;
 use peer_exchange::handshake::PROTOCOLS;
 use peer_table::ClusterId;
 use udht_tell::log::LogArgs;
+use udht_tell::trace::TraceArgs;
 
 use crate::discovery::Discovery;
 use crate::http::{BaseUrl, ClientBounds, InvalidBaseUrl};
@@ -82,6 +83,10 @@ pub struct ServeArgs {
     /// How the log is written
     #[command(flatten)]
     pub log: LogArgs,
+
+    /// Whether traces are sent
+    #[command(flatten)]
+    pub trace: TraceArgs,
 }
 
 /// The flags of whatever talks to a peer on behalf of the own manager.

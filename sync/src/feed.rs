@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use udht_tell::chain;
+use udht_tell::trace::{self, Place};
 
 use crate::manager::{FeedBroken, FeedStream};
 use crate::node::Node;
@@ -61,6 +62,8 @@ struct Gathered {
     builder: BatchBuilder,
     /// When they go, whatever is still on its way.
     deadline: Pin<Box<Sleep>>,
+    /// The first trace that one of them belongs to.
+    place: Option<Place>,
 }
 
 impl Feed {
@@ -107,16 +110,16 @@ impl Feed {
             tokio::select! {
                 part = tokio::time::timeout(silence, stream.next()) => {
                     let part = part.map_err(|_| FeedBroken::Silent)??;
-                    let Some(FeedPart { revision, batch }) = part else {
+                    let Some(FeedPart { revision, batch, trace }) = part else {
                         return Ok(());
                     };
                     if let Some(batch) = batch {
-                        self.gather(batch).await.map_err(FeedBroken::Part)?;
+                        self.gather(batch, trace.parse().ok()).await.map_err(FeedBroken::Part)?;
                     }
                     self.since = Some(revision);
                 }
                 Some(batch) = found.recv() => {
-                    self.gather(batch).await.map_err(FeedBroken::Part)?;
+                    self.gather(batch, None).await.map_err(FeedBroken::Part)?;
                 }
                 () = due(gathered, pusher) => self.flush().await,
             }
@@ -127,7 +130,7 @@ impl Feed {
     }
 
     /// Adds changes to those that wait; what would be too much for one push goes before.
-    async fn gather(&mut self, batch: Batch) -> Result<(), InvalidMessage> {
+    async fn gather(&mut self, batch: Batch, place: Option<Place>) -> Result<(), InvalidMessage> {
         let table: TableName = batch
             .table
             .parse()
@@ -143,7 +146,9 @@ impl Feed {
             builder: BatchBuilder::new(&table),
             table,
             deadline: Box::pin(tokio::time::sleep(self.delay)),
+            place: None,
         });
+        gathered.place = gathered.place.or(place);
         for (key, entry) in &records {
             gathered.builder.add(key, entry);
         }
@@ -160,7 +165,7 @@ impl Feed {
                 replicas: None,
                 scope: Scope::whole(wall::random(), own),
             };
-            self.pusher.send_own(news).await;
+            trace::within(gathered.place, self.pusher.send_own(news)).await;
         }
     }
 }

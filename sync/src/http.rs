@@ -17,6 +17,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use peer_table::contract::MEDIA_TYPE;
+use udht_tell::trace;
 
 use crate::tls::{Connector, Credentials, Refused, Tls};
 
@@ -157,9 +158,13 @@ impl HttpClient {
 
     async fn begin(
         &self,
-        request: Request<Full<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         authority: &str,
     ) -> Result<Response<Incoming>, HttpError> {
+        let place = trace::current().and_then(|place| place.to_string().try_into().ok());
+        if let Some(place) = place {
+            request.headers_mut().insert(trace::HEADER, place);
+        }
         let authority = || authority.to_owned();
         self.client.request(request).await.map_err(|error| {
             if let Some(refused) = Refused::behind(&error) {

@@ -433,6 +433,7 @@ mod tests {
         FeedPart {
             revision: revision.to_owned(),
             batch: None,
+            trace: String::new(),
         }
     }
 

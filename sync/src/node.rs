@@ -13,6 +13,7 @@ use peer_table::{TableName, peers};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use udht_tell::chain;
+use udht_tell::trace::{self, Kind, Span};
 
 use crate::config::{self, Bounds, EndsArgs, KubernetesArgs};
 use crate::contacts::Contacts;
@@ -236,8 +237,11 @@ impl Node {
     pub async fn exchange(&self, address: &Address) -> Result<(Report, Duration), ExchangeError> {
         let watch = Stopwatch::start();
         let line = self.transport.to(address);
+        let mut span = Span::new("exchange", Kind::Client);
+        span.set("peer", address);
         let options = self.options_for(address);
         let exchange = exchange(&self.manager, &line, &self.table, &options);
+        let exchange = trace::within(span.place(), exchange);
         let after = self.bounds.exchange;
         let result = tokio::time::timeout(after, exchange)
             .await
@@ -250,6 +254,7 @@ impl Node {
         self.tell_exchange(address, &result, took);
         match &result {
             Ok(report) => {
+                span.set("result", report.kind.word());
                 let now = self.uptime();
                 if report.partner.has_met {
                     self.met_ids.join_as(report.origin);
@@ -270,6 +275,7 @@ impl Node {
                 );
             }
             Err(error) => {
+                span.fail(chain(error));
                 self.failed(address, error, "an exchange failed");
                 if let Some(word) = broke(error) {
                     let now = self.uptime();

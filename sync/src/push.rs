@@ -11,6 +11,7 @@ use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use udht_tell::chain;
+use udht_tell::trace::{self, Kind, Span};
 
 use crate::metrics::Pushed;
 use crate::node::Node;
@@ -108,8 +109,9 @@ impl Pusher {
         under_way: Option<UnderWay>,
     ) {
         let pusher = Arc::clone(self);
+        let place = trace::current();
         self.tasks.spawn(async move {
-            pusher.spread(&news, state).await;
+            trace::within(place, pusher.spread(&news, state)).await;
             drop((room, under_way));
         });
     }
@@ -147,7 +149,14 @@ impl Pusher {
             let watch = Stopwatch::start();
             let line = self.transport.to(address);
             let options = node.options_for(address);
-            let result = push(&node.manager, state, &line, news, scope, &options).await;
+            let mut span = Span::new("push", Kind::Client);
+            span.set("peer", address);
+            let push = push(&node.manager, state, &line, news, scope, &options);
+            let result = trace::within(span.place(), push).await;
+            if let Err(error) = &result {
+                span.fail(chain(error));
+            }
+            drop(span);
             let took = watch.elapsed();
             node.metrics.pushes.seconds.observe(took.as_secs_f64());
             let tell = |result: String, sent: usize| {

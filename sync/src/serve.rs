@@ -8,6 +8,7 @@ use peer_table::contract::Batch;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use udht_tell::trace;
 
 use crate::authority::{self, Rules, secret::AuthoritySecret};
 use crate::config::{Bounds, EndsArgs, ServeArgs, Tls};
@@ -83,6 +84,7 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         gone_after,
         max_clock_drift,
         log: _,
+        trace,
     } = args;
     let (node, news) = Node::new(&ends, bounds, sync_interval)?;
     let authority = own_authority(&node, &ends).await;
@@ -106,6 +108,12 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
     }
     let (exchange, listen) = take(listen, "--listen").await?;
     let (ops, ops_listen) = take(ops_listen, "--ops-listen").await?;
+    let pod = ends.kubernetes.pod_uid.clone();
+    trace::begin(
+        &trace,
+        "udht-sync",
+        pod.unwrap_or_else(|| listen.to_string()),
+    );
     Ok(Bound {
         exchange,
         ops,

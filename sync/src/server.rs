@@ -11,6 +11,7 @@ use peer_exchange::message::{Answer, Response};
 use peer_exchange::respond::{RespondReport, Responded, refuse, respond};
 use peer_table::contract::MEDIA_TYPE;
 use tokio::sync::Semaphore;
+use udht_tell::trace::{self, Kind, Span};
 
 use crate::listen::{Answered, Asked, answer, problem, read_body};
 use crate::metrics::Direction;
@@ -58,6 +59,10 @@ impl Responder {
             return self.done(refuse(HandshakeRefused::Busy, detail));
         };
         let watch = Stopwatch::start();
+        let asked = request.headers().get(trace::HEADER);
+        let asked = asked.and_then(|place| place.to_str().ok()?.parse().ok());
+        let span = asked.map(|asked| Span::under(Some(asked), "answer", Kind::Server));
+        let place = span.as_ref().and_then(Span::place);
         let body = match read_body(request, BODY_BYTES_MAX, bounds.server.body).await {
             Ok(body) => body,
             Err(problem) => {
@@ -67,9 +72,12 @@ impl Responder {
         };
         let received = self.node.metrics.exchanges.bytes(Direction::Received);
         received.inc_by(body.len() as u64);
-        let responded = respond(&self.node.manager, &body, self.node.options.protocols).await;
-        self.tell(&responded, watch.elapsed());
-        let answered = self.done(responded);
+        let work = async {
+            let responded = respond(&self.node.manager, &body, self.node.options.protocols).await;
+            self.tell(&responded, watch.elapsed());
+            self.done(responded)
+        };
+        let answered = trace::within(place, work).await;
         self.node.metrics.exchanges.answering_took(watch.elapsed());
         answered
     }

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, channel};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 use udht_tests::http::{self, agent};
+use udht_tests::pod::{Cluster, ClusterOptions};
 use udht_tests::process::{PATIENCE, program};
 use udht_tests::recipe::is_installed;
 
@@ -194,11 +195,11 @@ fn redis(folder: &Path) -> Option<(Running, String)> {
         return None;
     }
     let port = free_port();
-    let listens = port.to_string();
-    let user = format!("{USER} on >{PASSWORD} ~* &* +@all");
+    let (password, number) = (format!(">{PASSWORD}"), port.to_string());
     let arguments = [
-        &["--port", &listens, "--bind", "127.0.0.1", "--save", ""][..],
-        &["--dir", folder.to_str().unwrap(), "--user", &user],
+        &["--port", &number, "--bind", "127.0.0.1"][..],
+        &["--save", "", "--dir", folder.to_str().unwrap()],
+        &["--user", USER, "on", &password, "~*", "&*", "+@all"],
         &["--logfile", "/dev/stderr"],
     ];
     let arguments: Vec<_> = arguments.concat().into_iter().map(str::to_owned).collect();
@@ -414,6 +415,101 @@ fn a_store_that_is_gone_is_a_few_lines_however_many_writes_are_refused() {
     let (lines, left_out) = troubles(&log);
     assert!(lines <= 16, "{log:#?}");
     assert!(left_out >= 490, "{left_out}: {log:#?}");
+}
+
+/// A collector of traces that keeps the spans, each with the program and the pod that it is of.
+fn collector() -> (String, Receiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, spans) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(&stream);
+            let (mut length, mut line) = (0, String::new());
+            while reader.read_line(&mut line).unwrap() > 2 {
+                let lower = line.to_lowercase();
+                if let Some(value) = lower.strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+            (&stream).write_all(answer.as_bytes()).unwrap();
+            let told: Value = serde_json::from_slice(&body).unwrap();
+            let of = &told["resourceSpans"][0];
+            for span in of["scopeSpans"][0]["spans"].as_array().unwrap() {
+                let mut span = span.clone();
+                for attribute in of["resource"]["attributes"].as_array().unwrap() {
+                    let key = attribute["key"].as_str().unwrap();
+                    span[key] = attribute["value"]["stringValue"].clone();
+                }
+                if sender.send(span).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    (url, spans)
+}
+
+/// The next span of this name that belongs to this trace.
+fn span(seen: &mut Vec<Value>, spans: &Receiver<Value>, is: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        if let Some(span) = seen.iter().find(|span| is(span)) {
+            return span.clone();
+        }
+        let next = spans.recv_timeout(PATIENCE);
+        seen.push(next.unwrap_or_else(|_| panic!("not among {seen:#?}")));
+    }
+}
+
+#[test]
+fn a_trace_follows_a_write_into_the_manager_of_another_pod_and_an_exchange_to_its_peer() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, spans) = collector();
+    let otlp = format!("--otlp={url}");
+    let options = ClusterOptions {
+        manager_arguments: vec![otlp.clone()],
+        sync_arguments: vec![otlp],
+        ..ClusterOptions::default()
+    };
+    let mut cluster = Cluster::start(folder.path(), 2, &options).unwrap();
+    cluster.wait_until_joined(&agent()).unwrap();
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let peer = json!({"name": "a", "ip": "10.0.0.8", "ports": {}, "labels": {}});
+    let answer = agent()
+        .put(format!("{}/v1/peers/traced", cluster.pod(1).manager_url()))
+        .header("traceparent", format!("00-{trace}-b7ad6b7169203331-01"))
+        .send_json(&peer)
+        .unwrap();
+    assert_eq!(answer.status().as_u16(), 201);
+    let mut seen = Vec::new();
+    let mut next = |program: &str, name: &str, parent: &Value| {
+        span(&mut seen, &spans, |span| {
+            span["service.name"] == program
+                && span["name"] == name
+                && span["traceId"] == trace
+                && span["parentSpanId"] == *parent
+        })
+    };
+    let write = next("udht-manager", "write", &json!("b7ad6b7169203331"));
+    let push = next("udht-sync", "push", &write["spanId"]);
+    let answer = next("udht-sync", "answer", &push["spanId"]);
+    let merge = next("udht-manager", "merge", &answer["spanId"]);
+    assert_ne!(push["service.instance.id"], answer["service.instance.id"]);
+    assert_ne!(write["service.instance.id"], merge["service.instance.id"]);
+    assert!(merge["endTimeUnixNano"].as_str() >= merge["startTimeUnixNano"].as_str());
+
+    let exchange = span(&mut seen, &spans, |span| span["name"] == "exchange");
+    let answered = span(&mut seen, &spans, |span| {
+        span["name"] == "answer" && span["traceId"] == exchange["traceId"]
+    });
+    assert_ne!(
+        exchange["service.instance.id"],
+        answered["service.instance.id"]
+    );
 }
 
 #[test]

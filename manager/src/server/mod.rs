@@ -23,6 +23,7 @@ mod slots;
 mod status;
 mod sync;
 mod table;
+mod traced;
 mod walk;
 mod watch;
 
@@ -36,6 +37,7 @@ use axum::http::{HeaderValue, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
+use udht_tell::trace;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -175,6 +177,15 @@ async fn door(State(metrics): State<Arc<Metrics>>, request: Request, next: Next)
     };
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match host::check(request.uri(), request.headers()) {
+        Ok(()) if trace::is_on() => {
+            let span = traced::span(&request, route.as_ref());
+            let place = span.as_ref().and_then(trace::Span::place);
+            let response = trace::within(place, next.run(request)).await;
+            if let Some(mut span) = span {
+                span.set("status", response.status().as_u16());
+            }
+            response
+        }
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };

@@ -28,6 +28,7 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
+use udht_tell::trace::Place;
 use utoipa::IntoParams;
 
 use super::App;
@@ -489,8 +490,9 @@ impl Feed {
                 .collect();
             if !fresh.is_empty() {
                 self.heartbeat.reset();
+                let trace = super::traced::trace_of(fresh.keys());
                 let batch = Batch::new(self.owner.table_name(), fresh);
-                return Some(self.part(Some(batch)));
+                return Some(self.part_of(Some(batch), trace));
             }
             if !at_end {
                 continue;
@@ -505,8 +507,15 @@ impl Feed {
     }
 
     fn part(&self, batch: Option<Batch>) -> Bytes {
-        let revision = self.at.to_string();
-        let part = FeedPart { revision, batch };
+        self.part_of(batch, None)
+    }
+
+    fn part_of(&self, batch: Option<Batch>, trace: Option<Place>) -> Bytes {
+        let part = FeedPart {
+            revision: self.at.to_string(),
+            batch,
+            trace: trace.map(|trace| trace.to_string()).unwrap_or_default(),
+        };
         part.encode_length_delimited_to_vec().into()
     }
 }

@@ -544,6 +544,10 @@ pub struct FeedPart {
     /// The changed records; contacts are not among them, as they are never pushed.
     #[prost(message, optional, tag = "2")]
     pub batch: Option<Batch>,
+    /// The trace that the first traced one of these changes belongs to, as the header `traceparent`
+    /// has it; empty if none does.
+    #[prost(string, tag = "3")]
+    pub trace: String,
 }
 
 /// The word for a way in the query of a merge.

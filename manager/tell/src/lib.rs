@@ -1,8 +1,9 @@
-//! What both programs tell of themselves, in the same words: their [`log`], and which build they are
-//! and how they were started ([`about`]).
+//! What both programs tell of themselves, in the same words: their [`log`], which build they are
+//! and how they were started ([`about`]), and what a write goes through ([`trace`]).
 
 pub mod about;
 pub mod log;
+pub mod trace;
 
 use std::error::Error;
 

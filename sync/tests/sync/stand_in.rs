@@ -551,7 +551,12 @@ impl Feed {
                 let name = peers::table_name();
                 let batch = (!fresh.is_empty()).then(|| Batch::new(&name, fresh));
                 let revision = self.at.to_string();
-                return Some(FeedPart { revision, batch });
+                let trace = String::new();
+                return Some(FeedPart {
+                    revision,
+                    batch,
+                    trace,
+                });
             }
             tokio::select! {
                 () = self.open.0.stop.cancelled() => return None,
