@@ -237,23 +237,20 @@ async fn a_write_of_unknown_outcome_is_announced_just_if_it_turns_out_to_be_stor
         let found = running.get(&name).await.unwrap();
         let told = running.owner.changes_since(since, 9).unwrap();
         let told: Vec<_> = told.iter().map(|(_, change)| change.key.as_str()).collect();
-        match found {
-            Some(found) => {
-                assert_eq!(told, [name.as_str(), "after"]);
-                assert!(found.version < after.entry.version);
-                let explained = running.explain(&name).await;
-                assert!(
-                    matches!(explained.since, Some(Since::Came(Way::LOCAL, _))),
-                    "{explained:?}"
-                );
-                assert_eq!(explained.remembered.refused, []);
-            }
-            None => {
-                assert_eq!(told, ["after"]);
-                let explained = running.explain(&name).await;
-                let refused = explained.remembered.refused[0];
-                assert_eq!(refused.refusal, Refusal::Store, "{explained:?}");
-            }
+        if let Some(found) = found {
+            assert_eq!(told, [name.as_str(), "after"]);
+            assert!(found.version < after.entry.version);
+            let explained = running.explain(&name).await;
+            assert!(
+                matches!(explained.since, Some(Since::Came(Way::LOCAL, _))),
+                "{explained:?}"
+            );
+            assert_eq!(explained.remembered.refused, []);
+        } else {
+            assert_eq!(told, ["after"]);
+            let explained = running.explain(&name).await;
+            let refused = explained.remembered.refused[0];
+            assert_eq!(refused.refusal, Refusal::Store, "{explained:?}");
         }
         let next = running.explain("next").await.remembered.refused;
         assert_eq!((next.len(), next[0].refusal), (1, Refusal::Store));

@@ -377,7 +377,7 @@ impl Known {
 
     /// What was held was beaten by what came.
     fn beaten(&mut self, lost: Stamped, by: Stamped, at: WallTime) {
-        let loss = match (lost.is_live, by.is_live) {
+        let why = match (lost.is_live, by.is_live) {
             (true, false) => Loss::Deleted,
             _ if lost.version == by.version => Loss::SameVersion,
             _ => Loss::Overwritten,
@@ -387,7 +387,7 @@ impl Known {
             lost,
             at,
             way: arrived.map(|it| it.way),
-            loss,
+            loss: why,
             times: 1,
         });
     }

@@ -86,15 +86,12 @@ fn what_is_replaced_has_lost_and_it_is_told_how_it_had_come() {
 fn two_contents_of_one_version_are_told_as_such() {
     let known = of_one([(PUSHED, taken(live(1), Some(live(1))))]);
     assert_eq!(known.lost[0].loss, Loss::SameVersion);
-    let lost = Noted::of(live(1), Some(live(1)), Merged::Stale);
-    let loss = Loss::SameVersion;
-    assert_eq!(
-        lost,
-        Some(Noted::Lost {
-            lost: live(1),
-            loss
-        })
-    );
+    let noted = Noted::of(live(1), Some(live(1)), Merged::Stale);
+    let expected = Noted::Lost {
+        lost: live(1),
+        loss: Loss::SameVersion,
+    };
+    assert_eq!(noted, Some(expected));
     // But a tombstone of the very version deletes it.
     let known = of_one([(PUSHED, taken(dead(1), Some(live(1))))]);
     assert_eq!(known.lost[0].loss, Loss::Deleted);
@@ -109,8 +106,11 @@ fn what_is_no_news_is_not_remembered_and_every_other_outcome_is() {
     }
     // Of an older record the contact may be news, and its content has lost all the same.
     let noted = Noted::of(live(1), Some(live(2)), Merged::Contact);
-    let (lost, loss) = (live(1), Loss::Older);
-    assert_eq!(noted, Some(Noted::Lost { lost, loss }));
+    let expected = Noted::Lost {
+        lost: live(1),
+        loss: Loss::Older,
+    };
+    assert_eq!(noted, Some(expected));
 }
 
 #[test]
