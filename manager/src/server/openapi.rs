@@ -41,7 +41,7 @@ pub(super) fn base() -> OpenApi {
         .description(Some(
             "The directory of peers of one pod, on loopback. Every error is a problem document \
              (RFC 9457). The calls under /v1/sync are for the sync beside this manager; their \
-             messages are protobuf.",
+             messages are protobuf, but for its report.",
         ));
     OpenApiBuilder::new().info(info).build()
 }

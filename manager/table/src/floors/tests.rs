@@ -306,6 +306,15 @@ fn who_holds_the_floor_back_is_named() {
         a.floors.settled(false),
         Err(Unsettled::Since(b.floors.own()))
     );
+    // A tombstone is kept by each of them, the one named first among them.
+    let version = a.write(1, true, at(7)).version;
+    let holders = a.floors.holders(version, false);
+    let by: Vec<_> = holders.iter().filter_map(|it| it.by()).collect();
+    assert_eq!(by, [b.floors.own(), c.floors.own()]);
+    let first = a.floors.held_back(version, false);
+    assert!(first.is_some_and(|first| holders.contains(&first)));
+    let stranger = HeldBack::Unsettled(Unsettled::Stranger);
+    assert_eq!(a.floors.holders(version, true)[0], stranger);
 }
 
 #[test]
