@@ -329,6 +329,7 @@ fn it_tells_of_the_other_replicas_and_of_what_is_wrong_and_forgets_it_when_it_is
     browser.find_with("#replica-rows tr", &other)?;
     browser.find_with("#replica-rows", "reachable")?;
     browser.click("nav a[href='#activity']", "")?;
+    browser.click("#quiet", "")?;
     browser.find_with("#event-rows tr", "exchange with")?;
     // A write there is there in the peer's own words: who pushed it, and when.
     let record = json!({"name": "far", "ip": "10.0.0.1"});

@@ -27,6 +27,7 @@ const dialog = new PeerDialog(directory, writer, (id) => view.focus(id));
 view = new PeersView(directory, writer, (id) => dialog.open(id));
 status.addEventListener("change", () => view.draw());
 
+byId("quiet").addEventListener("change", () => status.look());
 window.addEventListener("hashchange", () => {
   show();
   status.look();

@@ -158,11 +158,17 @@ const EVENTS = {
   exchange: "exchange with", answered: "answered", push: "pushed to", pushed: "pushed by",
 };
 
+/** An exchange between equal tables: at rest there is one every few seconds. */
+const isQuiet = ({ result, sent, received }) => result === "equal" && sent === 0 && received === 0;
+
 function drawEvents({ sync, events }) {
+  const shown = byId("quiet").checked ? events : events.filter((event) => !isQuiet(event));
+  const quiet = events.length - shown.length;
+  const without = quiet > 0 ? ` ${plural(quiet, "exchange")} between equal tables not shown.` : "";
   const told = sync === null ? "No sync has reported yet: it runs beside the manager, and says what it does."
-    : events.length === 0 ? "Nothing has happened since this manager started." : `The latest ${count(events.length)}, newest first.`;
+    : `The latest ${count(shown.length)}, newest first.${without}`;
   say(byId("activity-state"), told);
-  byId("event-rows").replaceChildren(...events.map(({ at, kind, peer, result, sent, received, ms }) => make("tr", {},
+  byId("event-rows").replaceChildren(...shown.map(({ at, kind, peer, result, sent, received, ms }) => make("tr", {},
     make("td", {}, when(at)), make("td", {}, EVENTS[kind] ?? kind), make("td", { class: "mono" }, peer),
     make("td", { class: /^(failed|refused)/.test(result) ? "bad" : undefined }, result),
     make("td", { class: "number" }, count(sent)), make("td", { class: "number" }, count(received)),
