@@ -2,7 +2,7 @@
 //! goes through, as spans that are sent to a collector by OTLP.
 //!
 //! A [`Span`] is begun and ends when it is dropped. Which one is under way is known to the task
-//! ([`Span::within`], [`current`]), so that whatever asks somebody else can say so in the header
+//! ([`within`], [`current`]), so that whatever asks somebody else can say so in the header
 //! `traceparent` (W3C Trace Context), and what is done there belongs to the same trace. Without
 //! [`begin`] all of it does nothing. A collector that is slow or away costs spans, never time.
 
@@ -269,7 +269,7 @@ async fn export(
     }
 }
 
-/// An ExportTraceServiceRequest, as JSON.
+/// An `ExportTraceServiceRequest`, as JSON.
 fn request(service: &str, instance: &str, spans: &[Value]) -> Value {
     json!({ "resourceSpans": [{
         "resource": { "attributes": [
