@@ -41,7 +41,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 #[command(next_help_heading = "Traces")]
 pub struct TraceArgs {
     /// Send traces of writes and exchanges by OTLP to the collector at this address, as
-    /// http://127.0.0.1:4318; without it there are none
+    /// `http://127.0.0.1:4318`; without it there are none
     #[arg(long, env = "UDHT_OTLP", value_name = "URL")]
     pub otlp: Option<Collector>,
 }
@@ -111,9 +111,7 @@ tokio::task_local! {
 
 /// The place of what this task does now, as the value of [`HEADER`]; none where it is in no trace.
 pub fn current() -> Option<Place> {
-    if TRACER.get().is_none() {
-        return None;
-    }
+    TRACER.get()?;
     CURRENT.try_with(|place| *place).ok()
 }
 
