@@ -23,7 +23,6 @@ use crate::store::{Commit, StoreError, Stored};
 
 /// Records after which a transaction takes no further command.
 const GROUP_RECORDS_FULL: usize = 2_048;
-/// How often the log says that the store does not do what it is asked.
 
 impl Command {
     fn records(&self) -> usize {
