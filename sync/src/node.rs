@@ -238,7 +238,7 @@ impl Node {
                 let digest = Some(report.partner_digest);
                 self.met(address, &report.partner, report.skew_ms, digest)
                     .await;
-                self.tell_refused(address, report);
+                Self::tell_refused(address, report);
                 tracing::debug!(
                     peer = %address,
                     result = report.kind.word(),
@@ -256,7 +256,7 @@ impl Node {
     }
 
     /// Says that an exchange does not make two tables equal, as one side does not take records.
-    fn tell_refused(&self, address: &Address, report: &Report) {
+    fn tell_refused(address: &Address, report: &Report) {
         let moved = &report.moved;
         let [here, there] = [&moved.merged_here, &moved.merged_there].map(Outcomes::refused);
         if here + there > 0 {

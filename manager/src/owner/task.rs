@@ -420,6 +420,10 @@ impl Work {
     }
 
     /// Says to each that it was not done, or that nobody knows.
+    #[expect(
+        clippy::unused_self,
+        reason = "its callers hold one, and what it says is of it"
+    )]
     pub(super) fn fail(
         &mut self,
         answers: impl ExactSizeIterator<Item = AnyAnswer>,
