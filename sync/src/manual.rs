@@ -149,10 +149,8 @@ mod tests {
         assert_eq!(main, written(&Manual::Man { directory: None }));
         for verb in program.get_subcommands() {
             let name = verb.get_name();
-            assert!(
-                main.contains(&format!("udht\\-sync\\-{name}(1)")),
-                "{name}: {main}"
-            );
+            let listed = format!("udht\\-sync\\-{}(1)", name.replace('-', "\\-"));
+            assert!(main.contains(&listed), "{name}: {main}");
             let page = page(&format!("udht-sync-{name}.1"));
             for flag in verb.get_arguments().filter_map(clap::Arg::get_long) {
                 let flag = format!("\\-\\-{}", flag.replace('-', "\\-"));

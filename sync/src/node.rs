@@ -264,7 +264,7 @@ impl Node {
                 self.met(address, &report.partner, report.skew_ms, digest)
                     .await;
                 self.book().exchanged(address, report, now);
-                self.tell_refused(address, report);
+                Self::tell_refused(address, report);
                 tracing::debug!(
                     peer = %address,
                     result = report.kind.word(),
@@ -314,7 +314,7 @@ impl Node {
     }
 
     /// Says that an exchange does not make two tables equal, as one side does not take records.
-    fn tell_refused(&self, address: &Address, report: &Report) {
+    fn tell_refused(address: &Address, report: &Report) {
         let moved = &report.moved;
         let [here, there] = [&moved.merged_here, &moved.merged_there].map(Outcomes::refused);
         if here + there > 0 {

@@ -24,7 +24,6 @@ use crate::store::{Commit, StoreError, Stored};
 
 /// Records after which a transaction takes no further command.
 const GROUP_RECORDS_FULL: usize = 2_048;
-/// How often the log says that the store does not do what it is asked.
 
 impl Command {
     fn records(&self) -> usize {
@@ -438,6 +437,10 @@ impl Work {
     }
 
     /// Says to each that it was not done, or that nobody knows.
+    #[expect(
+        clippy::unused_self,
+        reason = "its callers hold one, and what it says is of it"
+    )]
     pub(super) fn fail(
         &mut self,
         answers: impl ExactSizeIterator<Item = AnyAnswer>,

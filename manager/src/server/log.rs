@@ -41,7 +41,7 @@ pub(super) struct Draft {
 /// What is logged.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = LogFilter)]
-pub(super) struct Filter {
+pub(super) struct InUse {
     /// Now.
     filter: String,
     /// What the manager was started with.
@@ -51,7 +51,7 @@ pub(super) struct Filter {
     until: Option<String>,
 }
 
-impl From<FilterInUse> for Filter {
+impl From<FilterInUse> for InUse {
     fn from(used: FilterInUse) -> Self {
         let FilterInUse {
             filter,
@@ -86,9 +86,9 @@ impl<S: Send + Sync> FromRequest<S> for Change {
 /// Say what is logged.
 #[utoipa::path(
     get, path = "/v1/log-filter", tag = "operations", operation_id = "getLogFilter",
-    responses((status = 200, description = "The filter of the log.", body = Filter), Fails<400>),
+    responses((status = 200, description = "The filter of the log.", body = InUse), Fails<400>),
 )]
-pub(super) async fn filter(Query(()): Query<()>) -> Json<Filter> {
+pub(super) async fn filter(Query(()): Query<()>) -> Json<InUse> {
     Json(log::log().filter().into())
 }
 
@@ -99,11 +99,11 @@ pub(super) async fn filter(Query(()): Query<()>) -> Json<Filter> {
     put, path = "/v1/log-filter", tag = "operations", operation_id = "putLogFilter",
     request_body = Draft,
     responses(
-        (status = 200, description = "It is in use.", body = Filter),
+        (status = 200, description = "It is in use.", body = InUse),
         Fails<400>, Fails<408>, Fails<413>, Fails<415>, Fails<422>,
     ),
 )]
-pub(super) async fn set_filter(Query(()): Query<()>, Change(change): Change) -> Json<Filter> {
+pub(super) async fn set_filter(Query(()): Query<()>, Change(change): Change) -> Json<InUse> {
     Json(log::log().set_filter(&change).into())
 }
 

@@ -2,7 +2,7 @@
 //! goes through, as spans that are sent to a collector by OTLP.
 //!
 //! A [`Span`] is begun and ends when it is dropped. Which one is under way is known to the task
-//! ([`Span::within`], [`current`]), so that whatever asks somebody else can say so in the header
+//! ([`within`], [`current`]), so that whatever asks somebody else can say so in the header
 //! `traceparent` (W3C Trace Context), and what is done there belongs to the same trace. Without
 //! [`begin`] all of it does nothing. A collector that is slow or away costs spans, never time.
 
@@ -41,7 +41,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 #[command(next_help_heading = "Traces")]
 pub struct TraceArgs {
     /// Send traces of writes and exchanges by OTLP to the collector at this address, as
-    /// http://127.0.0.1:4318; without it there are none
+    /// `http://127.0.0.1:4318`; without it there are none
     #[arg(long, env = "UDHT_OTLP", value_name = "URL")]
     pub otlp: Option<Collector>,
 }
@@ -111,9 +111,7 @@ tokio::task_local! {
 
 /// The place of what this task does now, as the value of [`HEADER`]; none where it is in no trace.
 pub fn current() -> Option<Place> {
-    if TRACER.get().is_none() {
-        return None;
-    }
+    TRACER.get()?;
     CURRENT.try_with(|place| *place).ok()
 }
 
@@ -269,7 +267,7 @@ async fn export(
     }
 }
 
-/// An ExportTraceServiceRequest, as JSON.
+/// An `ExportTraceServiceRequest`, as JSON.
 fn request(service: &str, instance: &str, spans: &[Value]) -> Value {
     json!({ "resourceSpans": [{
         "resource": { "attributes": [

@@ -274,9 +274,24 @@ fn the_help_names_every_flag_with_its_variable() {
     ] {
         let variable = format!("UDHT_{}", flag.to_uppercase().replace('-', "_"));
         assert!(help.contains(&format!("--{flag} ")), "{flag}: {help}");
-        assert!(
-            help.contains(&format!("[env: {variable}=")),
-            "{flag}: {help}"
-        );
+        let said = ["=", "]"].map(|end| format!("[env: {variable}{end}"));
+        assert!(said.iter().any(|it| help.contains(it)), "{flag}: {help}");
+    }
+}
+
+#[test]
+fn the_password_of_a_store_is_neither_in_the_help_nor_in_a_refusal() {
+    for (store, argument) in [
+        ("redis://user:pl4nted@cache", "--help"),
+        ("redis://user:pl4nted@cache:port", "--max-records=1"),
+        ("redis://user:pl4nted@cache", "--max-records=0"),
+    ] {
+        let Output { stdout, stderr, .. } = command(&[argument])
+            .env("UDHT_STORE", store)
+            .output()
+            .unwrap();
+        let said = [stdout, stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.len() > 40 && !said.contains("pl4nted"), "{said}");
     }
 }

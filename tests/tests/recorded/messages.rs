@@ -143,6 +143,7 @@ fn within_a_pod() -> Vec<Case> {
             &FeedPart {
                 revision: "19-7".to_owned(),
                 batch: Some(batch()),
+                trace: String::new(),
             },
         ),
         Case::message(

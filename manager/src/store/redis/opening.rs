@@ -25,7 +25,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Between two tries to reach a server: the first pause and the longest.
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(50);
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often the log repeats what is waited for.
 /// How often a transaction is tried that something else disturbs.
 pub(super) const TRIES: usize = 8;
 
