@@ -109,7 +109,7 @@ fn a_push_is_explained_by_store_and_pod_and_a_loser_and_a_refusal_show_their_rea
     for part in [
         "unknown: nothing of it is held here",
         "full: ",
-        " by pod-1 (",
+        " pod-1 (",
         "--max-records",
     ] {
         assert!(said.contains(part), "{part}: {said}");

@@ -37,7 +37,7 @@ fn without_pods(dump: &str) -> String {
     let lines = dump
         .lines()
         .filter(|line| line.contains("\"peer_id\"") && !line.contains(OF_A_POD));
-    lines.map(|line| format!("{line}\n")).collect()
+    lines.fold(String::new(), |all, line| all + line + "\n")
 }
 
 fn key(number: usize) -> String {
