@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::Value;
 use udht_tests::cluster::trickle::{Trickle, Way};
 use udht_tests::cluster::wait::until;
@@ -195,9 +195,16 @@ fn a_pod_without_a_version_in_common_is_refused_by_word_until_one_between_carrie
         .unwrap();
     }
     let figure = "udht_exchanges_total{result=\"refused_protocol\",role=\"initiator\"}";
-    let figures = http::text(&agent, &format!("{}/metrics", cluster.pods[2].ops_url())).unwrap();
-    let line = figures.lines().find_map(|line| line.strip_prefix(figure));
-    assert!(line.unwrap().trim().parse::<f64>().unwrap() >= 1.0);
+    let url = format!("{}/metrics", cluster.pods[2].ops_url());
+    // A push may have been refused first: those have figures of their own.
+    until("an exchange is refused too", PATIENCE, || {
+        let figures = http::text(&agent, &url)?;
+        let line = figures.lines().find_map(|line| line.strip_prefix(figure));
+        let count: f64 = line.context("no such figure")?.trim().parse()?;
+        ensure!(count >= 1.0, "{count}");
+        Ok(())
+    })
+    .unwrap();
     let has = |way: &Direct, key: &str| way.get(&format!("/v1/peers/{key}")).unwrap().status == 200;
     assert!(
         !has(&ways[2], "old-1") && !has(&ways[0], "new-3"),
