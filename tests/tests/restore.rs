@@ -333,7 +333,8 @@ fn a_whole_table_is_replaced_while_all_pods_take_writes() {
         for number in 0..count {
             let record =
                 json!({"peer_id": format!("{prefix}-{number}"), "name": "new", "ip": "10.0.0.8"});
-            dump += &format!("{record}\n");
+            dump.push_str(&record.to_string());
+            dump.push('\n');
         }
     }
     std::fs::write(folder.path().join("records.ndjson"), dump).unwrap();

@@ -1,8 +1,8 @@
-//! A headless Chromium, driven through chromedriver by the few commands of WebDriver (W3C) that the
-//! tests need.
+//! A headless Chromium, driven through chromedriver by the few commands of the W3C's `WebDriver` that
+//! the tests need.
 //!
-//! The crates for it would have come along with what all programs here are built with: one chooses
-//! another order of JSON for them, the other brings a second HTTP stack.
+//! The crates for it do not fit in here: one has JSON objects keep another order in all programs that
+//! are built beside it, the other brings a second HTTP stack.
 
 use std::path::Path;
 

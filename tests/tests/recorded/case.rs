@@ -144,7 +144,7 @@ impl Case {
 
     /// The same bytes as a later release might write them, with a field that none has yet; `None` where
     /// there are no fields.
-    pub(crate) fn from_later(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn as_later_reads(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         match self.form {
             Form::Layout => None,
             Form::Message => Some([bytes, &FROM_LATER].concat()),

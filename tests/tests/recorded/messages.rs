@@ -194,7 +194,9 @@ fn within_a_pod() -> Vec<Case> {
 fn stored() -> Vec<Case> {
     let mut sketch = Sketch::new(64);
     let prints = (1..=1_000).map(fingerprint).collect::<Vec<_>>();
-    prints.iter().for_each(|print| sketch.insert(*print));
+    for print in &prints {
+        sketch.insert(*print);
+    }
     let mut coded = Vec::new();
     encode(sketch.symbols(0..64), &mut coded);
     vec![

@@ -106,7 +106,7 @@ mod tests {
             lines.keep(&long);
         }
         assert_eq!(lines.text().len(), LINES_BYTES_MAX);
-        lines.keep(&[b'y'; LINE_BYTES_MAX + 1]);
+        lines.keep(&vec![b'y'; LINE_BYTES_MAX + 1]);
         assert!(lines.text().ends_with("16385 bytes is not kept\"}\n"));
         assert!(!lines.text().contains('y'.to_string().repeat(2).as_str()));
     }
