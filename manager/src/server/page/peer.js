@@ -147,7 +147,7 @@ function definitions(facts) {
   return make("dl", {}, ...facts.flatMap(([term, values]) => [make("dt", {}, term), make("dd", {}, ...values)]));
 }
 
-const who = (replica) => replica?.peer_id ?? replica?.store ?? replica?.id ?? null;
+const who = (replica) => replica?.name ?? replica?.peer_id ?? replica?.store ?? replica?.id ?? null;
 
 const VIA = {
   write: "written through this pod's manager",
