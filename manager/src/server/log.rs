@@ -25,6 +25,7 @@ const NDJSON: &str = "application/x-ndjson";
 
 /// What is to be logged.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = LogFilterDraft)]
 pub(super) struct Draft {
     /// A level (off, error, warn, info, debug, trace), or levels by module, with commas.
@@ -33,7 +34,7 @@ pub(super) struct Draft {
     filter: String,
     /// For how long, from 1s to 24h; without it, until the next change.
     #[serde(rename = "for")]
-    #[schema(example = "10m", nullable = false)]
+    #[schema(example = "10m")]
     #[expect(dead_code, reason = "it documents what `ChangeFilter` reads")]
     moment: Option<String>,
 }
@@ -107,6 +108,22 @@ pub(super) async fn set_filter(Query(()): Query<()>, Change(change): Change) -> 
     Json(log::log().set_filter(&change).into())
 }
 
+/// A line of the log, with the fields of its event beside these.
+#[derive(Debug, ToSchema)]
+#[schema(as = LogLine)]
+#[expect(dead_code, reason = "says in the contract what a line has")]
+struct Line {
+    /// When.
+    #[schema(format = DateTime)]
+    timestamp: String,
+    /// `ERROR`, `WARN`, `INFO`, `DEBUG` or `TRACE`.
+    level: String,
+    /// What happened.
+    message: String,
+    /// The module that says it.
+    target: String,
+}
+
 /// Read the last lines of the log.
 ///
 /// There are up to 1,000 of them, and 512 KiB, the oldest first, each a JSON object; `docs/logs.md`
@@ -114,7 +131,7 @@ pub(super) async fn set_filter(Query(()): Query<()>, Change(change): Change) -> 
 #[utoipa::path(
     get, path = "/v1/logs", tag = "operations", operation_id = "getLogs",
     responses(
-        (status = 200, description = "The lines.", body = String,
+        (status = 200, description = "The lines.", body = Line,
             content_type = "application/x-ndjson"),
         Fails<400>,
     ),
