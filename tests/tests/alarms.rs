@@ -73,6 +73,18 @@ fn ends(pod: &Pod) {
     ended.unwrap();
 }
 
+/// Waits until this pod has talked to so many peers, so that it knows their stores.
+#[track_caller]
+fn meets(pod: &Pod, peers: u64) {
+    let what = format!("pod {} has met {peers} peers", pod.number);
+    let met = until(&what, PATIENCE, || {
+        let sync = &status(pod)?["sync"];
+        ensure!(sync["reachable"] == peers, "{sync:#}");
+        Ok(())
+    });
+    met.unwrap();
+}
+
 /// Waits until what `udht-sync peers` shows to people contains this.
 #[track_caller]
 fn shows(pod: &Pod, part: &str) {
@@ -282,6 +294,8 @@ fn a_deleted_record_that_waits_for_a_pod_that_is_gone_is_told_of_with_its_name()
     let first = &cluster.pods[0];
     put(first, "goes");
     cluster.pods.iter().for_each(ends);
+    // Who is killed before the first has talked to it has no name there.
+    meets(first, 2);
     let gone = status(&cluster.pods[2]).unwrap();
     cluster.pod(3).kill().unwrap();
     let first = &cluster.pods[0];
