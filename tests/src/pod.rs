@@ -16,7 +16,7 @@ use ureq::Agent;
 use crate::cluster::trickle::Way;
 use crate::cluster::wait::until;
 use crate::http::{self, Answer};
-use crate::process::{Process, program};
+use crate::process::{PATIENCE, Process, program};
 
 /// The port of a manager.
 pub const MANAGER_PORT: u16 = 3002;
@@ -138,6 +138,17 @@ impl Cluster {
             })?;
         }
         Ok(())
+    }
+
+    /// Waits until the tables of all pods are the same.
+    pub fn wait_until_equal(&self, agent: &Agent) -> Result<()> {
+        until("all tables are equal", PATIENCE, || {
+            let digests = self.pods.iter().map(|pod| pod.digest(agent));
+            let digests = digests.collect::<Result<Vec<_>>>()?;
+            let is_equal = digests.iter().all(|digest| *digest == digests[0]);
+            ensure!(is_equal, "{digests:?}");
+            Ok(())
+        })
     }
 
     /// The pod of this number.

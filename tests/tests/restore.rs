@@ -102,21 +102,6 @@ fn is_everywhere(cluster: &Cluster, key: &str, wanted: Option<&str>) {
     .unwrap();
 }
 
-#[track_caller]
-fn wait_until_equal(cluster: &Cluster) {
-    let agent = agent();
-    until("all tables are equal", PATIENCE, || {
-        let digests = cluster.pods.iter().map(|pod| pod.digest(&agent));
-        let digests = digests.collect::<Result<Vec<_>>>()?;
-        ensure!(
-            digests.iter().all(|digest| *digest == digests[0]),
-            "{digests:?}"
-        );
-        Ok(())
-    })
-    .unwrap();
-}
-
 /// Waits until no pod remembers a deleted record any more: whatever turns up of it then is a ghost.
 #[track_caller]
 fn wait_until_tombstones_left(cluster: &Cluster) {
@@ -140,7 +125,7 @@ fn an_empty_cluster_is_filled_from_a_dump_given_to_one_pod() {
     }
     put(&cluster.pods[0], "gone", "deleted before the dump");
     delete(&cluster.pods[0], "gone");
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
     let former: Vec<_> = cluster.pods.iter().map(own).collect();
     let said = follow("dump", folder.path(), &cluster.pods[0]);
     assert!(said.contains("exported 53 records"), "{said}");
@@ -160,7 +145,7 @@ fn an_empty_cluster_is_filled_from_a_dump_given_to_one_pod() {
     );
     let said = follow("fill", folder.path(), &cluster.pods[1]);
     assert!(said.contains("wrote 53 records, deleted 0"), "{said}");
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
     for key in (0..50).map(|number| format!("p{number}")) {
         is_everywhere(&cluster, &key, Some("kept"));
     }
@@ -168,7 +153,7 @@ fn an_empty_cluster_is_filled_from_a_dump_given_to_one_pod() {
     // Given to another pod too it comes to the same.
     let said = follow("fill-http", folder.path(), &cluster.pods[2]);
     assert_eq!(said, r#"{"written":53,"deleted":0}"#);
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
     // The pods have new stores, and with these new records; those of before are for a person to delete.
     for key in &former {
         assert!(name(&cluster.pods[2], key).unwrap().is_some());
@@ -188,14 +173,14 @@ fn one_pod_starts_over_and_is_filled_by_its_peers() {
     for number in 0..50 {
         put(&cluster.pods[number % 3], &format!("p{number}"), "kept");
     }
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
     delete(&cluster.pods[0], "p7");
     is_everywhere(&cluster, "p7", None);
     let (own_before, store) = (own(&cluster.pods[2]), store_of(&cluster.pods[2]));
     let said = follow("start-over", folder.path(), &cluster.pods[2]);
     assert!(said.contains("started over"), "{said}");
     assert_ne!(store_of(&cluster.pods[2]), store, "it is another replica");
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
     assert_eq!(own(&cluster.pods[2]), own_before, "and the same pod");
     for number in 0..50 {
         let wanted = (number != 7).then_some("kept");
@@ -225,14 +210,14 @@ fn one_pod_without_its_store_is_filled_by_its_peers_under_a_new_record() {
     for number in 0..50 {
         put(&cluster.pods[number % 3], &format!("p{number}"), "kept");
     }
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
     let former = own(&cluster.pods[2]);
     let pod = cluster.pod(3);
     pod.kill().unwrap();
     std::fs::remove_file(pod.store()).unwrap();
     pod.start().unwrap();
     cluster.wait_until_joined(&agent()).unwrap();
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
     for number in 0..50 {
         is_everywhere(&cluster, &format!("p{number}"), Some("kept"));
     }
@@ -312,7 +297,7 @@ fn a_deleted_record_comes_back_on_purpose_and_not_by_an_old_store() {
         cluster.pod(number).kill().unwrap();
         cluster.pod(number).start().unwrap();
     }
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
     for (key, wanted) in all {
         is_everywhere(&cluster, key, wanted);
     }
@@ -339,7 +324,7 @@ fn a_whole_table_is_replaced_while_all_pods_take_writes() {
     }
     std::fs::write(folder.path().join("records.ndjson"), dump).unwrap();
     let owns: Vec<_> = cluster.pods.iter().map(own).collect();
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
 
     let during = Trickle::through(ways(&cluster), "during");
     during.wait_for_more(60).unwrap();
@@ -353,7 +338,7 @@ fn a_whole_table_is_replaced_while_all_pods_take_writes() {
     after.wait_for_more(60).unwrap();
     let after = after.end().unwrap();
     after.wait_until_in_all(&mut ways(&cluster)).unwrap();
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
 
     let held = keys(&cluster.pods[1]);
     let left: Vec<_> = held.iter().filter(|key| key.starts_with("old-")).collect();
@@ -425,7 +410,7 @@ fn a_pod_with_a_copy_of_another_s_store_is_refused_by_word_until_it_has_one_of_i
     cluster.wait_until_joined(&agent()).unwrap();
     is_everywhere(&cluster, "kept", Some("kept"));
     is_everywhere(&cluster, "meanwhile", Some("kept"));
-    wait_until_equal(&cluster);
+    cluster.wait_until_equal(&agent()).unwrap();
     let owns: BTreeSet<_> = cluster.pods.iter().map(own).collect();
     assert_eq!(owns.len(), 3, "each has a record of its own");
 }

@@ -12,7 +12,6 @@ use udht_tests::http::{self, agent};
 use udht_tests::pod::{Cluster, ClusterOptions, Direct, Pod};
 use udht_tests::process::{PATIENCE, program};
 use udht_tests::recipe::output;
-use ureq::Agent;
 
 /// This release speaks this.
 const OLD: &str = "1-1";
@@ -79,19 +78,6 @@ fn known(of: &Pod, peer: &Pod) -> Value {
     known.unwrap().clone()
 }
 
-fn wait_until_equal(cluster: &Cluster, agent: &Agent) {
-    until("all tables are equal", PATIENCE, || {
-        let digests = cluster.pods.iter().map(|pod| pod.digest(agent));
-        let digests = digests.collect::<anyhow::Result<Vec<_>>>()?;
-        ensure!(
-            digests.iter().all(|digest| *digest == digests[0]),
-            "{digests:?}"
-        );
-        Ok(())
-    })
-    .unwrap();
-}
-
 /// A rolling upgrade in this order, under a trickle of writes into all pods, and the rollback in the
 /// same order.
 #[track_caller]
@@ -119,7 +105,7 @@ fn rolls_without_a_lost_write(order: [usize; 3], versions: [&str; 2]) {
     }
     let written = trickle.end().unwrap();
     written.wait_until_in_all(&mut ways(&cluster)).unwrap();
-    wait_until_equal(&cluster, &agent);
+    cluster.wait_until_equal(&agent).unwrap();
 }
 
 #[test]
@@ -144,7 +130,7 @@ fn a_mix_stays_equal_whichever_was_there_first_and_each_knows_what_the_other_spe
         trickle.wait_for_more(3 * MEANWHILE).unwrap();
         let written = trickle.end().unwrap();
         written.wait_until_in_all(&mut ways(&cluster)).unwrap();
-        wait_until_equal(&cluster, &agent);
+        cluster.wait_until_equal(&agent).unwrap();
         until("each knows the other", PATIENCE, || {
             let [first, second] =
                 [(0, 1), (1, 0)].map(|(of, peer)| known(&cluster.pods[of], &cluster.pods[peer]));
@@ -222,5 +208,5 @@ fn a_pod_without_a_version_in_common_is_refused_by_word_until_one_between_carrie
     })
     .unwrap();
     change(&mut cluster, 1, NEW);
-    wait_until_equal(&cluster, &agent);
+    cluster.wait_until_equal(&agent).unwrap();
 }
