@@ -459,37 +459,11 @@ fn share(whole: Duration, random: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use peer_table::WallTime;
     use proptest::prelude::*;
 
     use super::*;
     use crate::handshake::{NEXT, PROTOCOLS};
-
-    fn at(seconds: u64) -> Uptime {
-        Uptime(Duration::from_secs(seconds))
-    }
-
-    fn address(n: u64) -> Address {
-        format!("10.0.0.{n}:3003").parse().unwrap()
-    }
-
-    fn book(peers: u64) -> PeerBook {
-        let mut book = PeerBook::new();
-        book.replace((1..=peers).map(address));
-        book
-    }
-
-    fn partner(n: u8) -> Partner {
-        Partner {
-            store: StoreId::from_bytes([n; 16]),
-            origin: OriginId::from_bytes([n; 16]),
-            peer_id: Some(format!("p{n}").parse().unwrap()),
-            protocols: PROTOCOLS,
-            wall: WallTime::default(),
-            replicas_digest: 0,
-            has_met: true,
-        }
-    }
+    use crate::testing::{address, at, book, partner};
 
     fn digest(sum: u64) -> Digest {
         Digest {

@@ -24,6 +24,8 @@ pub mod message;
 pub mod outcomes;
 pub mod push;
 pub mod respond;
+#[cfg(test)]
+mod testing;
 mod versions;
 
 pub use book::{Address, PeerBook, Uptime};

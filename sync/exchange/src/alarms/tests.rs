@@ -1,34 +1,6 @@
-use peer_table::{OriginId, StoreId};
-
 use super::*;
-use crate::handshake::{PROTOCOLS, Partner};
 use crate::outcomes::Outcomes;
-
-fn at(seconds: u64) -> Uptime {
-    Uptime(Duration::from_secs(seconds))
-}
-
-fn address(n: u64) -> Address {
-    format!("10.0.0.{n}:3003").parse().unwrap()
-}
-
-fn partner(n: u8) -> Partner {
-    Partner {
-        store: StoreId::from_bytes([n; 16]),
-        origin: OriginId::from_bytes([n; 16]),
-        peer_id: Some(format!("p{n}").parse().unwrap()),
-        protocols: PROTOCOLS,
-        wall: WallTime::default(),
-        replicas_digest: 0,
-        has_met: true,
-    }
-}
-
-fn book(peers: u64) -> PeerBook {
-    let mut book = PeerBook::new();
-    book.replace((1..=peers).map(address));
-    book
-}
+use crate::testing::{address, at, book, partner};
 
 fn signs(book: &PeerBook, now: u64) -> Signs<'_> {
     Signs {

@@ -1,30 +1,10 @@
+use peer_table::OriginId;
 use peer_table::contract::merged_code;
 use peer_table::table::{MergeRefused, Merged};
-use peer_table::{OriginId, StoreId, WallTime};
 
 use super::*;
 use crate::exchange::{Kind, Moved, Traffic};
-use crate::handshake::{PROTOCOLS, Partner};
-
-fn at(seconds: u64) -> Uptime {
-    Uptime(Duration::from_secs(seconds))
-}
-
-fn address(n: u8) -> Address {
-    format!("10.0.0.{n}:3003").parse().unwrap()
-}
-
-fn partner(n: u8) -> Partner {
-    Partner {
-        store: StoreId::from_bytes([n; 16]),
-        origin: OriginId::from_bytes([n; 16]),
-        peer_id: None,
-        protocols: PROTOCOLS,
-        wall: WallTime::default(),
-        replicas_digest: 0,
-        has_met: true,
-    }
-}
+use crate::testing::{self, address, at, partner};
 
 fn digest(sum: u64) -> Digest {
     Digest {
@@ -68,10 +48,9 @@ fn report(own: u64, theirs: u64, refused: [usize; 2]) -> Report {
 
 /// A book of two peers, both met.
 fn book() -> PeerBook {
-    let mut book = PeerBook::new();
-    book.replace([address(1), address(2)]);
+    let mut book = testing::book(2);
     for n in [1, 2] {
-        book.succeeded(&address(n), &partner(n), 0, None, at(0));
+        book.succeeded(&address(n.into()), &partner(n), 0, None, at(0));
     }
     book
 }
