@@ -90,13 +90,8 @@ struct Loser {
     origin: Origin,
     #[serde(default)]
     deletion: bool,
-    at: String,
     #[serde(flatten)]
-    way: Way,
-    reason: String,
-    text: String,
-    #[serde(default)]
-    times: u32,
+    outcome: Outcome,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +99,13 @@ struct Refusal {
     version: Option<String>,
     #[serde(default)]
     origin: Option<Origin>,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// What became of it, and why.
+#[derive(Deserialize)]
+struct Outcome {
     at: String,
     #[serde(flatten)]
     way: Way,
@@ -182,41 +184,31 @@ impl Explained {
         if !self.lost.is_empty() {
             text.push_str("\nLost to it, or to one before it, the latest first:\n");
         }
-        for loser in &self.lost {
-            let Loser {
-                version,
-                origin,
-                at,
-                way,
-                times,
-                ..
-            } = loser;
-            let what = if loser.deletion {
-                "a deletion"
-            } else {
-                "a record"
-            };
-            let head = format!("{what}, {}{}", time(at, now), often(*times));
-            reason(&mut text, &loser.reason, &head, &loser.text);
+        for Loser {
+            version,
+            written_at,
+            origin,
+            deletion,
+            outcome,
+        } in &self.lost
+        {
+            let what = if *deletion { "a deletion" } else { "a record" };
+            outcome.write(&mut text, what, now);
             let _ = writeln!(text, "    version {}", whole(version));
-            let written = time(&loser.written_at, now);
+            let written = time(written_at, now);
             let _ = writeln!(text, "    written {written}, by {}", origin.to_text());
-            let _ = writeln!(text, "    had come: {}", way.to_text());
+            let _ = writeln!(text, "    had come: {}", outcome.way.to_text());
         }
         if !self.refused.is_empty() {
             text.push_str("\nRefused here, the latest first:\n");
         }
-        for refused in &self.refused {
-            let Refusal {
-                version,
-                origin,
-                at,
-                way,
-                times,
-                ..
-            } = refused;
-            let head = format!("{}, {}{}", way.to_text(), time(at, now), often(*times));
-            reason(&mut text, &refused.reason, &head, &refused.text);
+        for Refusal {
+            version,
+            origin,
+            outcome,
+        } in &self.refused
+        {
+            outcome.write(&mut text, &outcome.way.to_text(), now);
             if let Some(version) = version {
                 let _ = writeln!(text, "    version {}", whole(version));
             }
@@ -234,11 +226,21 @@ impl Explained {
     }
 }
 
-/// A reason with what goes before it, and what it means.
-fn reason(text: &mut String, word: &str, head: &str, meaning: &str) {
-    let meaning: String = meaning.chars().take(TEXT_CHARS_MAX).collect();
-    let _ = writeln!(text, "  {}: {head}", cell(word));
-    let _ = writeln!(text, "    {}", printable(&meaning).replace('\n', " "));
+impl Outcome {
+    /// The reason, to what it happened and when, and what it means.
+    fn write(&self, text: &mut String, what: &str, now: SystemTime) {
+        let Self {
+            at,
+            reason,
+            times,
+            text: meaning,
+            ..
+        } = self;
+        let head = format!("{what}, {}{}", time(at, now), often(*times));
+        let meaning: String = meaning.chars().take(TEXT_CHARS_MAX).collect();
+        let _ = writeln!(text, "  {}: {head}", cell(reason));
+        let _ = writeln!(text, "    {}", printable(&meaning).replace('\n', " "));
+    }
 }
 
 fn often(times: u32) -> String {
