@@ -463,19 +463,9 @@ impl Owner {
         answered.await.map_err(|_| OwnerError::Stopped)?
     }
 
-    /// Merges records from a peer in one transaction; they came by the exchange `session` if that is
-    /// ours.
+    /// Merges records in one transaction. The replica of the store `from` sent them, where that is
+    /// known, and they came by the exchange `session` if that is ours.
     pub async fn merge(
-        &self,
-        records: Vec<(Key, Entry)>,
-        via: Via,
-        session: Option<SessionId>,
-    ) -> Result<MergedRecords, OwnerError> {
-        self.merge_from(None, records, via, session).await
-    }
-
-    /// The same, of records that the replica of the store `from` sent.
-    pub async fn merge_from(
         &self,
         from: Option<StoreId>,
         records: Vec<(Key, Entry)>,

@@ -17,7 +17,7 @@ use peer_table::{OriginId, Reading, StoreId, Table, WallTime};
 use tokio::sync::oneshot;
 
 use super::pod::known_as;
-use super::task::{AnyAnswer, Doubt};
+use super::task::{AnyAnswer, Doubt, fail};
 use super::{Answer, Command, Current, Owner, OwnerError, Shared, Work, spec, wall_now};
 use crate::metrics::FloorsFigures;
 use crate::store::{Commit, StoreError, draw};
@@ -277,42 +277,28 @@ impl Work {
             }
             FloorsCommand::Join(theirs, answer) => {
                 let joined = self.join(&theirs).await;
-                self.reply(answer, joined, AnyAnswer::Join);
+                reply(answer, joined, AnyAnswer::Join);
             }
             FloorsCommand::Advance(session, partner, answer) => {
                 let advanced = self.advance(session, &partner).await;
-                self.reply(answer, advanced, AnyAnswer::Advance);
+                reply(answer, advanced, AnyAnswer::Advance);
             }
             FloorsCommand::Tend(evidence, answer) => {
                 let tended = self.tend(&evidence).await;
-                self.reply(answer, tended, AnyAnswer::Tend);
+                reply(answer, tended, AnyAnswer::Tend);
             }
             FloorsCommand::GiveUp(store, answer) => {
                 let given_up = self.give_up(store).await;
-                self.reply(answer, given_up, AnyAnswer::GiveUp);
+                reply(answer, given_up, AnyAnswer::GiveUp);
             }
             FloorsCommand::StartOver(answer) => {
                 let started = self.start_over("somebody asked for it").await;
-                self.reply(answer, started, AnyAnswer::StartOver);
+                reply(answer, started, AnyAnswer::StartOver);
             }
             FloorsCommand::HealClock(answer) => {
                 let healed = self.heal_clock().await;
-                self.reply(answer, healed, AnyAnswer::HealClock);
+                reply(answer, healed, AnyAnswer::HealClock);
             }
-        }
-    }
-
-    fn reply<T>(
-        &mut self,
-        answer: Answer<T>,
-        result: Result<T, OwnerError>,
-        any: impl FnOnce(Answer<T>) -> AnyAnswer,
-    ) {
-        match result {
-            Err(OwnerError::Store(error)) => {
-                self.fail(std::iter::once(any(answer)), StoreError::clone(&error));
-            }
-            result => drop(answer.send(result)),
         }
     }
 
@@ -533,5 +519,19 @@ impl Work {
         shared.publish_floors();
         shared.revision.send_replace(revision);
         Ok(store)
+    }
+}
+
+/// Answers with how it ended; where the store did not do it, as everywhere.
+fn reply<T>(
+    answer: Answer<T>,
+    result: Result<T, OwnerError>,
+    any: impl FnOnce(Answer<T>) -> AnyAnswer,
+) {
+    match result {
+        Err(OwnerError::Store(error)) => {
+            fail(std::iter::once(any(answer)), StoreError::clone(&error));
+        }
+        result => drop(answer.send(result)),
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::yield_now;
 use udht_tell::chain;
 use uuid::Uuid;
 
-use super::task::{AnyAnswer, Doubt};
+use super::task::{AnyAnswer, Doubt, fail};
 use super::{Answer, Command, Operation, Owner, OwnerError, Shared, Work, Write, WriteError};
 use crate::config::Storage;
 use crate::store::{Commit, Opening, StoreError};
@@ -170,7 +170,7 @@ impl Work {
                         if matches!(error, StoreError::OutcomeUnknown { .. }) {
                             self.doubt = Some(Doubt::Binding(binding, cluster));
                         }
-                        self.fail(std::iter::once(AnyAnswer::Bind(answer)), error);
+                        fail(std::iter::once(AnyAnswer::Bind(answer)), error);
                     }
                 }
             }
@@ -219,7 +219,7 @@ impl Work {
                     shared.not_done(std::slice::from_ref(&command));
                     let problem = "the table is being bound to the authority of its cluster";
                     let error = StoreError::Unavailable(problem.to_owned());
-                    self.fail(std::iter::once(command.into_answer()), error);
+                    fail(std::iter::once(command.into_answer()), error);
                 }
             }
         }

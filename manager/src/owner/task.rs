@@ -159,7 +159,7 @@ impl Work {
             Ok(held) => held,
             Err(error) => {
                 self.shared.not_done(&group);
-                return self.fail(group.into_iter().map(Command::into_answer), error);
+                return fail(group.into_iter().map(Command::into_answer), error);
             }
         };
         let (changes, decided) = {
@@ -174,7 +174,7 @@ impl Work {
             (plan.finish(), decided)
         };
         if let Err(error) = self.commit(changes).await {
-            return self.fail(decided.into_iter().map(Decided::into_answer), error);
+            return fail(decided.into_iter().map(Decided::into_answer), error);
         }
         if let Err(error) = self.correct(wrong).await {
             tracing::warn!(
@@ -309,7 +309,7 @@ impl Work {
                         let problem = "whether the last write is stored is being found out: see \
                                        that the store runs";
                         let error = StoreError::Unavailable(problem.to_owned());
-                        self.fail(std::iter::once(command.into_answer()), error);
+                        fail(std::iter::once(command.into_answer()), error);
                     }
                     None => return false,
                 },
@@ -380,7 +380,7 @@ impl Work {
                     Some(command) => {
                         shared.not_done(std::slice::from_ref(&command));
                         let error = StoreError::clone(&error);
-                        self.fail(std::iter::once(command.into_answer()), error);
+                        fail(std::iter::once(command.into_answer()), error);
                     }
                     None => return false,
                 },
@@ -433,28 +433,6 @@ impl Work {
                 let _ = answer.send(Ok(results));
             }
             Decided::Nothing => {}
-        }
-    }
-
-    /// Says to each that it was not done, or that nobody knows.
-    #[expect(
-        clippy::unused_self,
-        reason = "its callers hold one, and what it says is of it"
-    )]
-    pub(super) fn fail(
-        &mut self,
-        answers: impl ExactSizeIterator<Item = AnyAnswer>,
-        error: StoreError,
-    ) {
-        let commands = answers.len();
-        tracing::error!(
-            error = chain(&error),
-            commands,
-            "the store does not do what it is asked"
-        );
-        let error = Arc::new(error);
-        for answer in answers {
-            answer.refuse(OwnerError::Store(Arc::clone(&error)));
         }
     }
 
@@ -559,6 +537,20 @@ impl AnyAnswer {
             Self::Bind(answer) => drop(answer.send(Err(error))),
             Self::None => {}
         }
+    }
+}
+
+/// Says to each that it was not done, or that nobody knows.
+pub(super) fn fail(answers: impl ExactSizeIterator<Item = AnyAnswer>, error: StoreError) {
+    let commands = answers.len();
+    tracing::error!(
+        error = chain(&error),
+        commands,
+        "the store does not do what it is asked"
+    );
+    let error = Arc::new(error);
+    for answer in answers {
+        answer.refuse(OwnerError::Store(Arc::clone(&error)));
     }
 }
 

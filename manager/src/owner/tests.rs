@@ -112,6 +112,7 @@ async fn an_emptied_store_is_opened_anew_and_watchers_are_told_to_list_again() {
     assert!(running.figure("udht_store_reopened_total{reason=\"wiped\"} 1"));
     // What a peer has comes back, and the clock did not go back.
     let merged = running.owner.merge(
+        None,
         vec![("a".parse().unwrap(), kept.clone())],
         Via::Exchange,
         None,
@@ -182,7 +183,7 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
     // The next command comes after the index was corrected.
     running
         .owner
-        .merge(Vec::new(), Via::Exchange, None)
+        .merge(None, Vec::new(), Via::Exchange, None)
         .await
         .unwrap();
     assert_eq!(running.owner.counts(), (0, 0));
@@ -193,6 +194,7 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
     );
     assert!(running.figure("udht_corrupt_records_total 1"));
     let merged = running.owner.merge(
+        None,
         vec![("a".parse().unwrap(), whole.clone())],
         Via::Exchange,
         None,
@@ -284,7 +286,7 @@ async fn while_the_server_is_away_everything_is_refused_and_goes_on_when_it_is_b
     let merge = vec![("c".parse().unwrap(), of_peer)];
     running
         .owner
-        .merge(merge, Via::Exchange, None)
+        .merge(None, merge, Via::Exchange, None)
         .await
         .unwrap_err();
     server.start_again();

@@ -343,7 +343,7 @@ pub(super) async fn merge(
         .map_err(|error| Problem::message(&error))?;
     tracing::debug!(peer_id = %from, via = via_word(via), records = records.len(), "merging");
     let session = session.map(SessionId);
-    let merged = app.owner.merge_from(Some(from), records, via, session);
+    let merged = app.owner.merge(Some(from), records, via, session);
     let MergedRecords { outcomes, answers } = merged.await?;
     let answers = Batch::new(app.owner.table_name(), answers);
     Ok(protobuf(&MergeAnswer {

@@ -194,7 +194,7 @@ async fn a_pod_with_another_uid_says_so_at_its_start() {
     let (records, _) = manager.owner.page(None, 10).await.unwrap();
     let next = Manager::of_pod(pod("u-2")).await;
     next.owner
-        .merge(records, Via::Exchange, None)
+        .merge(None, records, Via::Exchange, None)
         .await
         .unwrap();
     settle(&next.owner, &flags, None).await.unwrap();

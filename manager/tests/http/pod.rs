@@ -79,7 +79,7 @@ async fn a_bound_store_has_the_cluster_and_the_fingerprints_of_its_authority() {
         }
     }
     let via = peer_table::feed::Via::Exchange;
-    fresh.owner.merge(records, via, None).await.unwrap();
+    fresh.owner.merge(None, records, via, None).await.unwrap();
     let live = fingerprints(&fresh);
     let all = fingerprints(&bound);
     let all: Vec<_> = all.chunks(8).collect();
@@ -189,7 +189,7 @@ async fn a_pod_that_goes_takes_no_write_and_still_tells_and_hears() {
     other.put("/v1/peers/p1", &peer()).expect(201).await;
     let (records, _) = other.owner.page(None, 10).await.unwrap();
     let via = peer_table::feed::Via::Push;
-    going.owner.merge(records, via, None).await.unwrap();
+    going.owner.merge(None, records, via, None).await.unwrap();
     going.get("/v1/peers/p1").expect(200).await;
     // It ends with the process.
     let back = going.reopened().await;
