@@ -7,8 +7,8 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use peer_table::table::Digest;
-use serde::{Deserialize, Serialize};
-use udht_tell::about::{self, About, Flag};
+use serde::Serialize;
+use udht_tell::about::{self, About};
 use udht_tell::log::{self, ChangeFilter, FilterInUse};
 use utoipa::ToSchema;
 
@@ -22,50 +22,6 @@ use super::query::Query;
 const BODY_BYTES_MAX: usize = 8 << 10;
 /// One JSON object a line.
 const NDJSON: &str = "application/x-ndjson";
-
-/// What is to be logged.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(as = LogFilterDraft)]
-pub(super) struct Draft {
-    /// A level (off, error, warn, info, debug, trace), or levels by module, with commas.
-    #[schema(example = "info,udht_manager::owner=debug", max_length = 1000)]
-    #[expect(dead_code, reason = "it documents what `ChangeFilter` reads")]
-    filter: String,
-    /// For how long, from 1s to 24h; without it, until the next change.
-    #[serde(rename = "for")]
-    #[schema(example = "10m")]
-    #[expect(dead_code, reason = "it documents what `ChangeFilter` reads")]
-    moment: Option<String>,
-}
-
-/// What is logged.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = LogFilter)]
-pub(super) struct InUse {
-    /// Now.
-    filter: String,
-    /// What the manager was started with.
-    begun: String,
-    /// When it will be that again by itself; null if it will not.
-    #[schema(format = DateTime)]
-    until: Option<String>,
-}
-
-impl From<FilterInUse> for InUse {
-    fn from(used: FilterInUse) -> Self {
-        let FilterInUse {
-            filter,
-            begun,
-            until,
-        } = used;
-        Self {
-            filter: filter.to_string(),
-            begun: begun.to_string(),
-            until,
-        }
-    }
-}
 
 /// A body with what is to be logged.
 #[derive(Debug)]
@@ -87,10 +43,10 @@ impl<S: Send + Sync> FromRequest<S> for Change {
 /// Say what is logged.
 #[utoipa::path(
     get, path = "/v1/log-filter", tag = "operations", operation_id = "getLogFilter",
-    responses((status = 200, description = "The filter of the log.", body = InUse), Fails<400>),
+    responses((status = 200, description = "The filter of the log.", body = FilterInUse), Fails<400>),
 )]
-pub(super) async fn filter(Query(()): Query<()>) -> Json<InUse> {
-    Json(log::log().filter().into())
+pub(super) async fn filter(Query(()): Query<()>) -> Json<FilterInUse> {
+    Json(log::log().filter())
 }
 
 /// Change what is logged, at once, for a while or until the next change.
@@ -98,14 +54,14 @@ pub(super) async fn filter(Query(()): Query<()>) -> Json<InUse> {
 /// A start of the manager takes it back to what `--log` says.
 #[utoipa::path(
     put, path = "/v1/log-filter", tag = "operations", operation_id = "putLogFilter",
-    request_body = Draft,
+    request_body = ChangeFilter,
     responses(
-        (status = 200, description = "It is in use.", body = InUse),
+        (status = 200, description = "It is in use.", body = FilterInUse),
         Fails<400>, Fails<408>, Fails<413>, Fails<415>, Fails<422>,
     ),
 )]
-pub(super) async fn set_filter(Query(()): Query<()>, Change(change): Change) -> Json<InUse> {
-    Json(log::log().set_filter(&change).into())
+pub(super) async fn set_filter(Query(()): Query<()>, Change(change): Change) -> Json<FilterInUse> {
+    Json(log::log().set_filter(&change))
 }
 
 /// A line of the log, with the fields of its event beside these.
@@ -140,27 +96,11 @@ pub(super) async fn lines(Query(()): Query<()>) -> Response {
     ([(CONTENT_TYPE, NDJSON)], log::log().last_lines()).into_response()
 }
 
-/// A build of the manager, and how it was started.
+/// A build of the manager, how it was started, and what it has.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = About)]
 pub(super) struct AboutManager {
-    /// The program.
-    program: String,
-    /// Its release.
-    release: String,
-    /// The commit that an image was built of; null elsewhere.
-    revision: Option<String>,
-    /// `release`, or `debug`, which is slow.
-    profile: String,
-    /// The machine that it was built for.
-    #[schema(example = "linux/x86_64")]
-    platform: String,
-    /// When it was started.
-    #[serde(rename = "startedAt")]
-    #[schema(format = DateTime)]
-    started_at: String,
-    /// Its flags as they are in effect; what in them is secret is `***`.
-    flags: Vec<FlagInEffect>,
+    #[serde(flatten)]
+    about: About,
     /// The store's id.
     store: String,
     /// The id of its current opening.
@@ -191,42 +131,12 @@ impl From<Digest> for TableDigest {
     }
 }
 
-/// A flag as it is in effect.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Flag)]
-struct FlagInEffect {
-    /// Its name.
-    #[schema(example = "--listen")]
-    name: String,
-    /// Its value.
-    #[schema(example = "127.0.0.1:3002")]
-    value: String,
-    /// Who said so: `flag`, `environment` or `default`.
-    from: String,
-}
-
-impl From<Flag> for FlagInEffect {
-    fn from(flag: Flag) -> Self {
-        let Flag { name, value, from } = flag;
-        Self { name, value, from }
-    }
-}
-
 /// Say which build this manager is, how it was started, and what it has.
 #[utoipa::path(
     get, path = "/v1/about", tag = "operations", operation_id = "getAbout",
     responses((status = 200, description = "All that.", body = AboutManager), Fails<400>),
 )]
 pub(super) async fn about(State(app): State<Arc<App>>, Query(()): Query<()>) -> Json<AboutManager> {
-    let About {
-        program,
-        release,
-        revision,
-        profile,
-        platform,
-        started_at,
-        flags,
-    } = about::about();
     let owner = &app.owner;
     let opening = owner.opening();
     let state = owner.state(0).ok();
@@ -235,13 +145,7 @@ pub(super) async fn about(State(app): State<Arc<App>>, Query(()): Query<()>) -> 
         .and_then(|state| state.table(owner.table_name()))
         .map(|table| Digest::from(table.digest).into());
     Json(AboutManager {
-        program,
-        release,
-        revision,
-        profile,
-        platform,
-        started_at,
-        flags: flags.into_iter().map(FlagInEffect::from).collect(),
+        about: about::about(),
         store: opening.store.to_string(),
         origin: opening.origin.to_string(),
         peer_id: opening.peer_id.to_string(),

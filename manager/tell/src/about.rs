@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which build this is, and how it was started.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct About {
     /// The program.
     pub program: String,
@@ -22,6 +23,7 @@ pub struct About {
     pub platform: String,
     /// When it was started (RFC 3339).
     #[serde(rename = "startedAt")]
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub started_at: String,
     /// Its flags as they are in effect; what in them is secret is `***`.
     pub flags: Vec<Flag>,
@@ -29,6 +31,7 @@ pub struct About {
 
 /// A flag as it is in effect.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Flag {
     /// Its name, as `--listen`.
     pub name: String,

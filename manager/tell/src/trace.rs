@@ -7,10 +7,8 @@
 //! [`begin`] all of it does nothing. A collector that is slow or away costs spans, never time.
 
 use std::fmt;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::str::FromStr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -22,6 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 /// The header in which a trace is carried.
 pub const HEADER: &str = "traceparent";
@@ -179,14 +178,10 @@ impl Span {
         if !is_on() {
             return Self(None);
         }
-        let trace = parent.map_or_else(
-            || (u128::from(drawn()) << 64) | u128::from(drawn()),
-            |parent| parent.trace,
-        );
-        let place = Place {
-            trace,
-            span: drawn(),
-        };
+        let trace = parent.map_or_else(|| Uuid::new_v4().as_u128(), |parent| parent.trace);
+        // The half with the variant, so that it is not zero.
+        let (_, span) = Uuid::new_v4().as_u64_pair();
+        let place = Place { trace, span };
         Self(Some(Box::new(Open {
             place,
             parent: parent.map(|parent| parent.span),
@@ -225,15 +220,6 @@ impl Drop for Span {
             let _ = tracer.try_send(Ended(*open, SystemTime::now()));
         }
     }
-}
-
-/// A number that nobody else draws, other than zero. It need not be a secret.
-fn drawn() -> u64 {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    static STATE: OnceLock<RandomState> = OnceLock::new();
-    let mut hasher = STATE.get_or_init(RandomState::new).build_hasher();
-    hasher.write_u64(COUNT.fetch_add(1, Ordering::Relaxed));
-    hasher.finish().max(1)
 }
 
 /// Sends what has ended, as long as there may be more.
@@ -388,11 +374,5 @@ mod tests {
         span.set("peer", "a");
         assert_eq!(span.place(), None);
         assert_eq!(current(), None);
-    }
-
-    #[test]
-    fn what_is_drawn_is_never_drawn_again() {
-        let drawn: std::collections::BTreeSet<_> = (0..10_000).map(|_| drawn()).collect();
-        assert_eq!(drawn.len(), 10_000);
     }
 }

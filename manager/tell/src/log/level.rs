@@ -57,22 +57,31 @@ impl From<Moment> for String {
 /// What is to be logged.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = LogFilterDraft))]
 pub struct ChangeFilter {
-    /// This.
+    /// A level (off, error, warn, info, debug, trace), or levels by module, with commas.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, max_length = 1000,
+        example = "info,udht_manager::owner=debug"))]
     pub filter: LogFilter,
-    /// For so long; then it is again what the program was started with. None: until the next change.
+    /// For how long, from 1s to 24h; then it is again what the program was started with. Without it,
+    /// until the next change.
     #[serde(rename = "for", default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "10m"))]
     pub moment: Option<Moment>,
 }
 
 /// What is logged.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = LogFilter))]
 pub struct FilterInUse {
     /// Now.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub filter: LogFilter,
     /// What the program was started with.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub begun: LogFilter,
-    /// When it will be that again by itself (RFC 3339).
+    /// When it will be that again by itself (RFC 3339); null if it will not.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub until: Option<String>,
 }
 
