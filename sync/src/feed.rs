@@ -163,7 +163,7 @@ impl Feed {
                 table: gathered.table,
                 batch: gathered.builder.finish(),
                 replicas: None,
-                scope: Scope::whole(wall::random(), own),
+                scope: Scope::shared(wall::now(), own),
             };
             trace::within(gathered.place, self.pusher.send_own(news)).await;
         }

@@ -1,17 +1,20 @@
 //! Pushes: fresh changes, sent to a few peers at once, who pass them on.
+//!
+//! To one peer and for one part of the ring one push is on its way at a time; what comes meanwhile
+//! waits and goes together. Where nothing is on its way, nothing waits.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use peer_exchange::push::{Group, PassOn, PushReport, plan, push};
+use peer_exchange::push::{Group, PassOn, Position, PushReport, Scope, plan, push};
 use peer_exchange::{Address, ExchangeError, Own};
 use peer_table::contract::{EventKind, State, StateRequest};
-use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use udht_tell::chain;
-use udht_tell::trace::{self, Kind, Span};
+use udht_tell::trace::{self, Kind, Place, Span};
 
 use crate::metrics::Pushed;
 use crate::node::Node;
@@ -32,6 +35,36 @@ pub struct Pusher {
     tasks: TaskTracker,
     /// How many groups of own changes are on their way.
     own: watch::Sender<usize>,
+    /// The ways that something goes at the moment, with what waits for it to be over.
+    ways: Mutex<HashMap<Way, VecDeque<Parcel>>>,
+}
+
+/// To whom, and for which part of the ring: see [`Scope`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Way {
+    head: Address,
+    after: Position,
+    up_to: Position,
+}
+
+/// News for one group.
+#[derive(Debug)]
+struct Parcel {
+    news: PassOn,
+    group: Group<Address>,
+    /// What our manager said of us.
+    state: State,
+    /// The first trace that a part of it belongs to.
+    place: Option<Place>,
+    /// Of all that is in it.
+    held: Vec<Arc<Held>>,
+}
+
+/// What news hold until they were sent to all groups.
+#[derive(Debug)]
+struct Held {
+    _room: OwnedSemaphorePermit,
+    _under_way: Option<UnderWay>,
 }
 
 impl Pusher {
@@ -46,6 +79,7 @@ impl Pusher {
             turns: Semaphore::new(bounds.pushes_max),
             tasks: TaskTracker::new(),
             own: watch::Sender::new(0),
+            ways: Mutex::default(),
             node,
         }
     }
@@ -96,7 +130,7 @@ impl Pusher {
 
     /// The room that news take: at the most all there is, so that the largest goes through too.
     fn kib(&self, news: &PassOn) -> u32 {
-        u32::try_from(news.batch.encoded_len().div_ceil(1 << 10))
+        u32::try_from(news.bytes().div_ceil(1 << 10))
             .unwrap_or(u32::MAX)
             .clamp(1, self.node.bounds.push_queue_kib_max)
     }
@@ -110,14 +144,17 @@ impl Pusher {
     ) {
         let pusher = Arc::clone(self);
         let place = trace::current();
+        let held = Held {
+            _room: room,
+            _under_way: under_way,
+        };
         self.tasks.spawn(async move {
-            trace::within(place, pusher.spread(&news, state)).await;
-            drop((room, under_way));
+            trace::within(place, pusher.spread(&news, state, held)).await;
         });
     }
 
-    /// Sends news to the heads of all groups that the scope is split into.
-    async fn spread(&self, news: &PassOn, state: Option<State>) {
+    /// Sends news on their ways to the groups that the scope is split into.
+    async fn spread(self: &Arc<Self>, news: &PassOn, state: Option<State>, held: Held) {
         let node = &self.node;
         let peers: Vec<_> = node.book().ring(node.uptime()).collect();
         let groups = plan(peers, news.scope, self.fanout);
@@ -136,13 +173,79 @@ impl Pusher {
                 }
             },
         };
-        join_all(groups.iter().map(|group| self.reach(group, &state, news))).await;
+        let held = Arc::new(held);
+        for group in groups {
+            let Some((first, scope)) = group.heads().next() else {
+                continue;
+            };
+            let way = Way {
+                head: first.clone(),
+                after: scope.after,
+                up_to: scope.up_to,
+            };
+            let news = PassOn {
+                scope,
+                ..news.clone()
+            };
+            let parcel = Parcel {
+                news,
+                group,
+                state: state.clone(),
+                place: trace::current(),
+                held: vec![Arc::clone(&held)],
+            };
+            self.send(way, parcel);
+        }
+    }
+
+    /// Sends news to a group, or has them wait for what is on the same way already.
+    fn send(self: &Arc<Self>, way: Way, parcel: Parcel) {
+        match self.ways().entry(way.clone()) {
+            Entry::Occupied(mut waiting) => {
+                let waiting = waiting.get_mut();
+                return match waiting.back_mut() {
+                    Some(last) if last.news.has_room_for(&parcel.news) => last.add(parcel),
+                    _ => waiting.push_back(parcel),
+                };
+            }
+            Entry::Vacant(free) => free.insert(VecDeque::new()),
+        };
+        let pusher = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let mut next = Some(parcel);
+            while let Some(parcel) = next {
+                Box::pin(trace::within(parcel.place, pusher.reach(&parcel))).await;
+                drop(parcel);
+                next = pusher.next(&way);
+            }
+        });
+    }
+
+    /// What waits for this way, which is free again where nothing does.
+    fn next(&self, way: &Way) -> Option<Parcel> {
+        let mut ways = self.ways();
+        let next = ways.get_mut(way).and_then(VecDeque::pop_front);
+        if next.is_none() {
+            ways.remove(way);
+        }
+        next
+    }
+
+    fn ways(&self) -> MutexGuard<'_, HashMap<Way, VecDeque<Parcel>>> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends news to the first of a group that takes them.
-    async fn reach(&self, group: &Group<Address>, state: &State, news: &PassOn) {
+    async fn reach(&self, parcel: &Parcel) {
+        let Parcel {
+            news, group, state, ..
+        } = parcel;
         let node = &self.node;
         for (address, scope) in group.heads() {
+            let scope = Scope {
+                origin: news.scope.origin,
+                ..scope
+            };
             let Ok(_turn) = self.turns.acquire().await else {
                 return;
             };
@@ -188,6 +291,17 @@ impl Pusher {
                 }
             }
         }
+    }
+}
+
+impl Parcel {
+    /// Takes in other news for the same way, for which there has to be room.
+    fn add(&mut self, other: Self) {
+        self.news.add(other.news);
+        self.state = other.state;
+        self.group = other.group;
+        self.place = self.place.or(other.place);
+        self.held.extend(other.held);
     }
 }
 

@@ -285,6 +285,38 @@ impl Batch {
         batch.finish()
     }
 
+    /// Adds the records of another batch of the same table. One that names none of its origins is
+    /// left out.
+    pub fn append(&mut self, other: Self) {
+        let places: Vec<_> = other
+            .origins
+            .into_iter()
+            .map(|it| self.place_of(it))
+            .collect();
+        self.records.reserve(other.records.len());
+        for mut record in other.records {
+            let place = usize::try_from(record.origin).ok();
+            if let Some(place) = place.and_then(|place| places.get(place)) {
+                record.origin = *place;
+                self.records.push(record);
+            }
+        }
+    }
+
+    /// The place of an origin among those of the records, where it is put if it is not there yet.
+    fn place_of<O: AsRef<[u8]> + Into<Vec<u8>>>(&mut self, origin: O) -> u32 {
+        let origins = &mut self.origins;
+        // From the end: records of one origin mostly follow one another.
+        let place = origins
+            .iter()
+            .rposition(|known| known == origin.as_ref())
+            .unwrap_or_else(|| {
+                origins.push(origin.into());
+                origins.len() - 1
+            });
+        u32::try_from(place).expect("no more origins than records")
+    }
+
     /// Whether records can be read from it: what [`Batch::into_records`] says, with nothing copied.
     pub fn check(&self) -> Result<(), InvalidMessage> {
         self.heads().map(drop)
@@ -365,22 +397,13 @@ impl BatchBuilder {
 
     /// Adds a record.
     pub fn add(&mut self, key: &Key, entry: &Entry) {
-        let origin = entry.version.origin.as_bytes();
-        let origins = &mut self.batch.origins;
-        // From the end: records of one origin mostly follow one another.
-        let place = origins
-            .iter()
-            .rposition(|known| known == origin)
-            .unwrap_or_else(|| {
-                origins.push(origin.to_vec());
-                origins.len() - 1
-            });
+        let origin = self.batch.place_of(entry.version.origin.as_bytes());
         let content = entry.content().map(Content::to_bytes);
         self.bytes += key.as_str().len() + content.as_ref().map_or(0, Bytes::len);
         self.batch.records.push(WireRecord {
             key: Bytes::copy_from_slice(key.as_str().as_bytes()),
             reading: entry.version.reading.as_u64(),
-            origin: u32::try_from(place).expect("no more origins than records"),
+            origin,
             contact: entry.contact.steps(),
             content,
         });

@@ -6,13 +6,19 @@
 //! exactly once, with n - 1 messages and after log n of them in a row. Where they do not, or where
 //! peers fail, somebody may miss it and finds it with the next exchange; and since every hop covers
 //! a smaller part of the ring than the one before, nothing goes round for ever.
+//!
+//! Whoever pushes within a few seconds begins at the same place ([`Scope::shared`]), and so by nearly
+//! the same tree: the same few pairs of peers talk to each other, over connections that stand, and
+//! who passes on gathers the news of many that wait for the same peer ([`PassOn::add`]). The place
+//! moves on, so that not always the same ones pass on.
 
 use std::hash::Hasher;
 
-use peer_table::TableName;
-use peer_table::contract::{Batch, State};
+use peer_table::contract::{BATCH_BYTES_FULL, BATCH_RECORDS_MAX, Batch, State};
 use peer_table::feed::Via;
 use peer_table::floors::Replicas;
+use peer_table::{TableName, WallTime};
+use prost::Message;
 use siphasher::sip::SipHasher24;
 
 use crate::ends::{Own, Remote};
@@ -24,6 +30,10 @@ use crate::outcomes::Outcomes;
 /// How many members of a group are tried before it is left to the next exchanges.
 pub const TRIES_MAX: usize = 3;
 
+/// For how long pushes begin at one place. Longer, and the same peers pass on for longer; shorter,
+/// and more pairs of peers need a connection.
+const START_STAYS_MS: u64 = 10_000;
+
 /// A place on the ring.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Position(pub u64);
@@ -32,8 +42,18 @@ impl Position {
     /// The place of the peer with this address: a SipHash-2-4 of its text under a fixed key. Part of
     /// the wire's contract: all peers must see each at the same place.
     pub fn of(address: &str) -> Self {
-        let mut hasher = SipHasher24::new_with_key(b"udht ring place.");
-        hasher.write(address.as_bytes());
+        Self::hash(b"udht ring place.", address.as_bytes())
+    }
+
+    /// Where pushes begin at this time.
+    fn start(now: WallTime) -> Self {
+        let step = now.as_millis() / START_STAYS_MS;
+        Self::hash(b"udht push start.", &step.to_le_bytes())
+    }
+
+    fn hash(key: &[u8; 16], bytes: &[u8]) -> Self {
+        let mut hasher = SipHasher24::new_with_key(key);
+        hasher.write(bytes);
         Self(hasher.finish())
     }
 }
@@ -51,8 +71,13 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The whole ring, for who begins a push at the place `origin`. It begins after `start`, which
-    /// is drawn by the caller, so that not always the same peers pass on.
+    /// The whole ring, for who begins a push at the place `origin` now. All begin after the same
+    /// place, which is another every few seconds; that clocks differ does no harm.
+    pub fn shared(now: WallTime, origin: Option<Position>) -> Self {
+        Self::whole(Position::start(now).0, origin)
+    }
+
+    /// The whole ring after `start`, for who begins a push at the place `origin`.
     pub const fn whole(start: u64, origin: Option<Position>) -> Self {
         Self {
             after: Position(start),
@@ -69,16 +94,18 @@ impl Scope {
     /// How far after its beginning a place in it is: from 1 on.
     fn distance(self, position: Position) -> Option<u64> {
         let distance = position.0.wrapping_sub(self.after.0);
-        let within = (1..=self.places()).contains(&distance);
-        (within && self.origin != Some(position)).then_some(distance)
+        (1..=self.places()).contains(&distance).then_some(distance)
     }
 }
+
+/// A peer at its place; none stands for who began the push.
+type Member<A> = (Position, Option<A>);
 
 /// Peers that follow one another on the ring. One of them, its head, is sent the change and passes
 /// it on to the rest.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Group<A> {
-    members: Vec<(Position, A)>,
+    members: Vec<Member<A>>,
     /// Of the push, but for where it begins.
     scope: Scope,
 }
@@ -87,8 +114,9 @@ impl<A> Group<A> {
     /// The peers to try one after another until one takes the change, each with the scope to send
     /// along: [`TRIES_MAX`] at the most. One that failed is covered by nobody.
     pub fn heads(&self) -> impl Iterator<Item = (&A, Scope)> {
-        self.members.iter().take(TRIES_MAX).map(|(position, peer)| {
-            let after = *position;
+        let peers = self.members.iter();
+        let peers = peers.filter_map(|(position, peer)| Some((*position, peer.as_ref()?)));
+        peers.take(TRIES_MAX).map(|(after, peer)| {
             (
                 peer,
                 Scope {
@@ -100,8 +128,8 @@ impl<A> Group<A> {
     }
 
     /// How many peers are in it.
-    pub const fn len(&self) -> usize {
-        self.members.len()
+    pub fn len(&self) -> usize {
+        self.members.iter().flat_map(|(_, peer)| peer).count()
     }
 
     /// Whether nobody is in it: never.
@@ -110,37 +138,60 @@ impl<A> Group<A> {
     }
 }
 
-/// Splits the peers within `scope` into up to `fanout` groups of near-equal size.
+/// Splits the peers within `scope` into groups of near-equal size, up to `fanout` of them.
 ///
-/// Each scope reaches up to the next group's first member, so that peers unknown here and known to
-/// a head are covered too.
+/// Each scope reaches up to the next group's head, so that peers unknown here and known to a head
+/// are covered too. Who began the push is counted, so that the groups are the same whoever that is;
+/// where it would be a head, its group is split as it would do it, into up to `fanout` more.
 pub fn plan<A: Clone>(
     peers: impl IntoIterator<Item = (Position, A)>,
     scope: Scope,
     fanout: usize,
 ) -> Vec<Group<A>> {
-    let mut within: Vec<(u64, (Position, A))> = peers
+    let others = peers
         .into_iter()
-        .filter_map(|peer| scope.distance(peer.0).map(|distance| (distance, peer)))
+        .filter(|(at, _)| Some(*at) != scope.origin);
+    let others = others.map(|(at, peer)| (at, Some(peer)));
+    let all = others.chain(scope.origin.map(|at| (at, None)));
+    let mut within: Vec<(u64, Member<A>)> = all
+        .filter_map(|it| scope.distance(it.0).map(|distance| (distance, it)))
         .collect();
     within.sort_by_key(|(distance, _)| *distance);
     // Were two at one place, the scope between them would be the whole ring and not nothing.
     within.dedup_by_key(|(distance, _)| *distance);
-    let mut rest: Vec<(Position, A)> = within.into_iter().map(|(_, peer)| peer).collect();
+    let members = within.into_iter().map(|(_, member)| member).collect();
     let mut groups = Vec::new();
-    let mut up_to = scope.up_to;
-    // From the last group to the first, as each ends where the one after it begins.
-    for groups_left in (1..=fanout.max(1).min(rest.len())).rev() {
-        let members = rest.split_off(rest.len() - rest.len() / groups_left);
-        let first = members[0].0;
-        groups.push(Group {
-            members,
-            scope: Scope { up_to, ..scope },
-        });
-        up_to = Position(first.0.wrapping_sub(1));
-    }
+    split(members, scope, fanout.max(1), &mut groups);
     groups.reverse();
     groups
+}
+
+/// Puts the groups of these members behind `groups`, from the last to the first, as each ends where
+/// the one after it begins. The answer is where the one before them ends.
+fn split<A>(
+    mut members: Vec<Member<A>>,
+    scope: Scope,
+    fanout: usize,
+    groups: &mut Vec<Group<A>>,
+) -> Position {
+    // With so few left nobody has to pass anything on.
+    if members.len() <= fanout + 1 {
+        members.retain(|(_, peer)| peer.is_some());
+    }
+    let mut up_to = scope.up_to;
+    for groups_left in (1..=fanout.min(members.len())).rev() {
+        let mut group = members.split_off(members.len() - members.len() / groups_left);
+        let scope = Scope { up_to, ..scope };
+        if group[0].1.is_none() {
+            group.remove(0);
+            up_to = split(group, scope, fanout, groups);
+        } else {
+            up_to = Position(group[0].0.0.wrapping_sub(1));
+            let members = group;
+            groups.push(Group { members, scope });
+        }
+    }
+    up_to
 }
 
 /// What a push did.
@@ -167,6 +218,41 @@ pub struct PassOn {
     pub replicas: Option<Replicas>,
     /// Whom to pass them on to.
     pub scope: Scope,
+}
+
+impl PassOn {
+    /// Whether other news go with these in one message.
+    pub fn has_room_for(&self, other: &Self) -> bool {
+        let says_more = |it: &Replicas| it.ids.is_some() || !it.origin.is_empty();
+        let mut replicas = self.replicas.iter().chain(&other.replicas);
+        let scopes = [self.scope, other.scope];
+        let [ours, theirs] = scopes.map(|scope| (scope.after, scope.up_to));
+        let records = self.batch.records.len() + other.batch.records.len();
+        ours == theirs
+            && self.table == other.table
+            && records <= BATCH_RECORDS_MAX
+            && self.bytes() + other.bytes() <= BATCH_BYTES_FULL
+            && !replicas.any(says_more)
+    }
+
+    /// Takes other news in, which go the same way; there has to be room for them. Where different
+    /// peers began them, none is left out, and each of those gets its own again.
+    pub fn add(&mut self, other: Self) {
+        self.batch.append(other.batch);
+        match (&mut self.replicas, other.replicas) {
+            (Some(ours), Some(theirs)) => ours.publications.extend(theirs.publications),
+            (ours, theirs) => *ours = ours.take().or(theirs),
+        }
+        if self.scope.origin != other.scope.origin {
+            self.scope.origin = None;
+        }
+    }
+
+    /// The size of what is told, encoded.
+    pub fn bytes(&self) -> usize {
+        let replicas = self.replicas.as_ref();
+        self.batch.encoded_len() + replicas.map_or(0, Message::encoded_len)
+    }
 }
 
 /// Sends news to one peer, which is to pass them on within `scope`, a part of theirs.
@@ -217,8 +303,10 @@ pub async fn push<O: Own, R: Remote>(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
+    use peer_table::floors::{WireIds, WirePublication};
+    use peer_table::{Body, Contact, Entry, Key, OriginId, Reading, Version, peers};
     use proptest::prelude::*;
 
     use super::*;
@@ -231,6 +319,8 @@ mod tests {
         fanout: usize,
         /// How often each got the change.
         got: BTreeMap<u64, u32>,
+        /// Who sent it to whom, and which part of the ring with it.
+        edges: Vec<(u64, u64, Scope)>,
         depth: u32,
     }
 
@@ -245,6 +335,7 @@ mod tests {
                 };
                 assert!(within.places() < scope.places(), "every hop covers less");
                 *self.got.entry(to).or_default() += 1;
+                self.edges.push((from, to, within));
                 self.depth = self.depth.max(depth + 1);
                 self.spread(to, within, depth + 1);
             }
@@ -259,13 +350,14 @@ mod tests {
         fanout: usize,
         start: u64,
     ) -> Ring<'a> {
-        let (got, depth) = (BTreeMap::new(), 0);
+        let (got, edges, depth) = (BTreeMap::new(), Vec::new(), 0);
         let mut ring = Ring {
             places,
             knows,
             fails,
             fanout,
             got,
+            edges,
             depth,
         };
         ring.spread(places[0], Scope::whole(start, Some(Position(places[0]))), 0);
@@ -308,7 +400,27 @@ mod tests {
                 prop_assert!(*place == start || ring.got.get(place) == Some(&1));
             }
             prop_assert_eq!(ring.got.get(&places[0]), None);
-            prop_assert!(ring.depth <= hops(places.len() - 1, fanout));
+            prop_assert!(ring.depth <= hops(places.len(), fanout));
+            if places.len() <= fanout + 1 {
+                prop_assert!(ring.depth <= 1, "nobody has to pass it on");
+            }
+        }
+
+        #[test]
+        fn whoever_begins_nearly_the_same_pairs_talk(
+            places in places(2..40), fanout in 1_usize..6, start in any::<u64>(),
+        ) {
+            let mut places = places;
+            let mut edges = BTreeSet::new();
+            for _ in 0..places.len() {
+                let began = places[0];
+                let ring = spread(&places, &|_, _| true, NOBODY_FAILS, fanout, start);
+                let passed_on = ring.edges.iter().filter(|(from, ..)| *from != began);
+                edges.extend(passed_on.map(|(from, to, scope)| (*from, *to, scope.up_to.0)));
+                places.rotate_left(1);
+            }
+            // One pair for each peer; and where the one who passes on began, another does.
+            prop_assert!(edges.len() <= 3 * places.len(), "{} of {}", edges.len(), places.len());
         }
 
         #[test]
@@ -407,6 +519,97 @@ mod tests {
             .map(|group| group.heads().next().unwrap())
             .collect();
         assert_eq!(heads, [(&u64::MAX, scope(u64::MAX, 4)), (&5, scope(5, 10))]);
+    }
+
+    #[test]
+    fn who_began_is_counted_and_left_out() {
+        let from = |origin: u64| Scope {
+            origin: Some(Position(origin)),
+            ..scope(0, 99)
+        };
+        let heads = |origin: u64| {
+            let groups = plan(on_ring(&[10, 20, 30, 40, 50, 60]), from(origin), 2);
+            let heads = groups.iter().map(|group| group.heads().next().unwrap());
+            heads
+                .map(|(head, it)| (*head, it.up_to.0))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(heads(50), [(10, 39), (40, 99)]);
+        // In place of who would be a head, those that it would send it to.
+        assert_eq!(heads(40), [(10, 49), (50, 59), (60, 99)]);
+        // It knows nobody at its own place, and one who knows more counts it too.
+        let groups = plan(on_ring(&[10, 20, 30, 50, 60]), from(40), 2);
+        assert_eq!(groups.iter().map(Group::len).collect::<Vec<_>>(), [3, 1, 1]);
+        // So few that nobody has to pass anything on.
+        let groups = plan(on_ring(&[10, 20, 30, 40]), from(30), 3);
+        let heads = groups.iter().map(|group| group.heads().next().unwrap());
+        let heads: Vec<_> = heads.map(|(head, it)| (*head, it.up_to.0)).collect();
+        assert_eq!(heads, [(10, 19), (20, 39), (40, 99)]);
+    }
+
+    fn record(origin: u64, number: usize) -> (Key, Entry) {
+        let version = Version {
+            reading: Reading::from_u64(number as u64 + 1),
+            origin: OriginId::from_bytes([u8::try_from(origin).unwrap(); 16]),
+        };
+        let entry = Entry {
+            version,
+            contact: Contact::default(),
+            body: Body::Tombstone,
+        };
+        (format!("k{number}").parse().unwrap(), entry)
+    }
+
+    #[test]
+    fn news_that_go_the_same_way_go_in_one_message_as_long_as_they_fit() {
+        let news = |origin: u64, records: usize, publications: usize| PassOn {
+            table: peers::table_name(),
+            batch: Batch::new(
+                &peers::table_name(),
+                (0..records).map(|number| record(origin, number)),
+            ),
+            replicas: (publications > 0).then(|| Replicas {
+                publications: vec![WirePublication::default(); publications],
+                ..Replicas::default()
+            }),
+            scope: Scope {
+                origin: Some(Position(origin)),
+                ..scope(10, 99)
+            },
+        };
+        let read = |news: &PassOn| news.batch.clone().into_records().unwrap();
+        let mut first = news(1, 2, 0);
+        let same = news(1, 1, 1);
+        let other = news(2, 3, 1);
+        let expected = [read(&first), read(&same), read(&other)].concat();
+        assert!(first.has_room_for(&same));
+        first.add(same);
+        assert_eq!(first.scope.origin, Some(Position(1)));
+        assert!(first.has_room_for(&other));
+        first.add(other);
+        assert_eq!(first.scope, scope(10, 99));
+        assert_eq!(read(&first), expected);
+        assert_eq!(first.batch.origins.len(), 2);
+        assert_eq!(first.replicas.as_ref().unwrap().publications.len(), 2);
+
+        let elsewhere = PassOn {
+            scope: scope(10, 98),
+            ..news(1, 1, 0)
+        };
+        assert!(!first.has_room_for(&elsewhere));
+        assert!(!first.has_room_for(&news(1, BATCH_RECORDS_MAX, 0)));
+        let mut with_ids = news(1, 0, 1);
+        with_ids.replicas.as_mut().unwrap().ids = Some(WireIds::default());
+        assert!(!first.has_room_for(&with_ids));
+        assert!(!with_ids.has_room_for(&first));
+    }
+
+    #[test]
+    fn pushes_begin_at_one_place_for_a_while_and_then_at_another() {
+        let at = |seconds: u64| Scope::shared(WallTime::from_millis(1_000 * seconds), None);
+        assert_eq!(at(1_000), at(1_009));
+        assert_ne!(at(1_009), at(1_010));
+        assert_eq!(at(1_000).places(), u64::MAX);
     }
 
     #[test]

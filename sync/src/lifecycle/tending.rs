@@ -166,7 +166,7 @@ impl Tending {
             batch: Batch::new(&table, []),
             table,
             replicas: Some(replicas),
-            scope: Scope::whole(wall::random(), own),
+            scope: Scope::shared(wall::now(), own),
         };
         self.pusher.send_own(news).await;
     }

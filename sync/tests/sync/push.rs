@@ -1,8 +1,11 @@
+use std::ops::Range;
+
 use peer_exchange::Own;
 use peer_exchange::push::{PassOn, Scope, push};
 use peer_table::contract::{Batch, StateRequest};
 use peer_table::{Body, Contact, Entry, OriginId, Reading, Version};
-use tokio::net::TcpListener;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use udht_sync::config::Bounds;
 use udht_sync::wall;
 
@@ -101,8 +104,8 @@ async fn what_is_too_much_to_pass_on_is_dropped_and_counted() {
     let address = silent.local_addr().unwrap().to_string().parse().unwrap();
     b.sync.node.book().replace([address]);
     let dropped = "udht_push_dropped_records_total";
-    for (records, expected) in [(1, 0), (3, 3)] {
-        push_to(&a, &b, records).await;
+    for (keys, expected) in [(0..1, 0), (0..3, 3)] {
+        push_to(&a, &b, keys).await;
         assert_eq!(b.sync.metric(dropped).await, expected);
     }
     assert_eq!(
@@ -116,8 +119,48 @@ async fn what_is_too_much_to_pass_on_is_dropped_and_counted() {
     );
 }
 
+#[tokio::test]
+async fn what_comes_while_a_push_is_on_its_way_waits_and_goes_together() {
+    let pods: [_; 3] = start(std::array::from_fn(|_| Spec {
+        bounds: Bounds {
+            push: NEVER,
+            ..Spec::default().bounds
+        },
+        ..Spec::default()
+    }))
+    .await;
+    let [a, b, c] = &pods;
+    // What b passes on to c gets there once somebody lets it.
+    let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = door.local_addr().unwrap().to_string().parse().unwrap();
+    b.sync.node.book().replace([address]);
+    c.sync.node.book().replace([]);
+    push_to(a, b, 0..1).await;
+    let (first, _) = door.accept().await.unwrap();
+    push_to(a, b, 1..2).await;
+    push_to(a, b, 2..5).await;
+    let through = let_through(door, first, c.sync.address.to_string());
+    let arrived = b.sync.counts("udht_push_records_total", 5);
+    tokio::select! {
+        () = through => unreachable!("it does not end"),
+        () = arrived => {}
+    }
+    assert_eq!(b.sync.metric("udht_pushes_total{result=\"ok\"}").await, 2);
+    assert_eq!(c.manager.digest(), b.manager.digest());
+}
+
+/// Connects the connection `first`, and each that comes to the door after it, with an address.
+async fn let_through(door: TcpListener, first: TcpStream, address: String) {
+    let mut next = first;
+    loop {
+        let mut there = TcpStream::connect(&address).await.unwrap();
+        tokio::spawn(async move { copy_bidirectional(&mut next, &mut there).await });
+        (next, _) = door.accept().await.unwrap();
+    }
+}
+
 /// Pushes fresh records from one pod to the other, to be passed on to everybody.
-async fn push_to(from: &crate::pod::Pod, to: &crate::pod::Pod, records: usize) {
+async fn push_to(from: &crate::pod::Pod, to: &crate::pod::Pod, keys: Range<usize>) {
     let node = &from.sync.node;
     let entry = Entry {
         version: Version {
@@ -127,11 +170,12 @@ async fn push_to(from: &crate::pod::Pod, to: &crate::pod::Pod, records: usize) {
         contact: Contact::NEVER,
         body: Body::Tombstone,
     };
-    let records = (0..records).map(|key| (format!("key-{key}").parse().unwrap(), entry.clone()));
+    let records = keys.map(|key| (format!("key-{key}").parse().unwrap(), entry.clone()));
     let batch = Batch::new(&node.table, records);
     let state = node.manager.state(&StateRequest::default()).await.unwrap();
     let line = node.transport.to(&to.sync.address);
-    let scope = Scope::whole(wall::random(), None);
+    // Always the same, as is what is passed on.
+    let scope = Scope::whole(0, None);
     let news = PassOn {
         table: node.table.clone(),
         batch,

@@ -155,7 +155,8 @@ fn pass_on(choices: &mut Choices<'_>, pass_on: Option<PassOn>) {
         scope,
         fanout,
     );
-    assert!(groups.len() <= fanout.max(1));
+    // Twice, where it passes on in place of who began.
+    assert!(groups.len() <= 2 * fanout.max(1));
     let heads: usize = groups.iter().map(peer_exchange::push::Group::len).sum();
     assert!(heads <= positions.len());
     for group in &groups {
