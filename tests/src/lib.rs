@@ -1,6 +1,7 @@
 //! Real processes for the tests and the demo: pods of a manager and a sync each, on loopback; and a
 //! real cluster for the tests that need one.
 
+pub mod browser;
 pub mod cluster;
 pub mod disk;
 pub mod http;

@@ -13,6 +13,7 @@ mod load;
 mod measure;
 mod merging;
 mod open_loop;
+mod page;
 mod pairs;
 mod records;
 mod report;
@@ -121,6 +122,11 @@ const GROUPS: &[Group] = &[
         name: "start",
         about: "ready after a start, beside HGETALL, and what a neighbour on that Redis feels of it",
         run: start::run,
+    },
+    Group {
+        name: "page",
+        about: "the page with 100,000 peers in a headless Chromium; nothing where there is none",
+        run: page::run,
     },
 ];
 

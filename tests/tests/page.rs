@@ -1,18 +1,15 @@
 //! The page at `/`, in a real browser.
 
-mod browser;
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use udht_tests::browser::{Browser, Key, is_there};
 use udht_tests::http::{self, agent};
 use udht_tests::pod::{Cluster, ClusterOptions, Part};
 use ureq::Agent;
-
-use self::browser::{Browser, Key, is_there};
 
 /// Sizes of a window, in pixels.
 const WIDE: (u32, u32) = (1_280, 900);

@@ -8,19 +8,23 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use udht_tests::cluster::wait::until;
-use udht_tests::http;
-use udht_tests::process::{PATIENCE, Process};
 use ureq::Agent;
+
+use crate::cluster::wait::until;
+use crate::http;
+use crate::process::{PATIENCE, Process};
 
 /// What an element is called in JSON, as the standard fixes it.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A key on the keyboard, as the standard numbers them.
 #[derive(Copy, Clone, Debug)]
-pub(crate) enum Key {
+pub enum Key {
+    /// To the next element.
     Tab,
+    /// As a click.
     Enter,
+    /// Out of a dialogue.
     Escape,
 }
 
@@ -35,7 +39,8 @@ impl Key {
 }
 
 /// A browser with one window, and the driver that holds it.
-pub(crate) struct Browser {
+#[derive(Debug)]
+pub struct Browser {
     agent: Agent,
     session: String,
     // Ends when it is dropped, and the browser with it.
@@ -44,10 +49,10 @@ pub(crate) struct Browser {
 
 /// An element of the page.
 #[derive(Clone, Debug)]
-pub(crate) struct Element(String);
+pub struct Element(String);
 
 /// Whether there is a Chromium to test with. It is large, so only CI insists on it.
-pub(crate) fn is_there() -> bool {
+pub fn is_there() -> bool {
     let version = std::process::Command::new("chromedriver")
         .arg("--version")
         .output();
@@ -64,7 +69,7 @@ pub(crate) fn is_there() -> bool {
 
 impl Browser {
     /// Starts it with a window of this width and height, and opens `url`.
-    pub(crate) fn open(url: &str, (width, height): (u32, u32)) -> Result<Self> {
+    pub fn open(url: &str, (width, height): (u32, u32)) -> Result<Self> {
         let chosen = ["--port=0".to_owned()];
         let mut driver = Process::start("chromedriver", Path::new("chromedriver"), &chosen)?;
         let said = driver.wait_for_log("started successfully on port")?;
@@ -94,8 +99,13 @@ impl Browser {
             session,
             _driver: driver,
         };
-        browser.command("url", &json!({"url": url}))?;
+        browser.go(url)?;
         Ok(browser)
+    }
+
+    /// Opens another page, and waits until it is loaded.
+    pub fn go(&self, url: &str) -> Result<()> {
+        self.command("url", &json!({"url": url})).map(drop)
     }
 
     fn command(&self, command: &str, body: &Value) -> Result<Value> {
@@ -110,7 +120,7 @@ impl Browser {
     }
 
     /// Each element of this CSS selector that is there now.
-    pub(crate) fn all(&self, selector: &str) -> Result<Vec<Element>> {
+    pub fn all(&self, selector: &str) -> Result<Vec<Element>> {
         let wanted = json!({"using": "css selector", "value": selector});
         let found = self.command("elements", &wanted)?;
         let ids = found.as_array().context("a list of elements")?.iter();
@@ -121,12 +131,12 @@ impl Browser {
     }
 
     /// The first element of this selector, once there is one.
-    pub(crate) fn find(&self, selector: &str) -> Result<Element> {
+    pub fn find(&self, selector: &str) -> Result<Element> {
         self.find_with(selector, "")
     }
 
     /// The first element of this selector that shows this text in it, once there is one.
-    pub(crate) fn find_with(&self, selector: &str, text: &str) -> Result<Element> {
+    pub fn find_with(&self, selector: &str, text: &str) -> Result<Element> {
         until(&format!("{selector} with {text:?}"), PATIENCE, || {
             let found = self.with(selector, text)?;
             found.with_context(|| format!("the page shows:\n{}", self.shown().unwrap_or_default()))
@@ -134,7 +144,7 @@ impl Browser {
     }
 
     /// Waits until no element of this selector shows this text in it.
-    pub(crate) fn gone(&self, selector: &str, text: &str) -> Result<()> {
+    pub fn gone(&self, selector: &str, text: &str) -> Result<()> {
         until(&format!("{selector} with {text:?} goes"), PATIENCE, || {
             ensure!(self.with(selector, text)?.is_none(), "it is still there");
             Ok(())
@@ -156,19 +166,19 @@ impl Browser {
     }
 
     /// The text that an element shows.
-    pub(crate) fn text(&self, Element(id): &Element) -> Result<String> {
+    pub fn text(&self, Element(id): &Element) -> Result<String> {
         let text = self.read(&format!("element/{id}/text"))?;
         Ok(text.as_str().context("a text")?.to_owned())
     }
 
     /// An attribute of an element.
-    pub(crate) fn attribute(&self, Element(id): &Element, name: &str) -> Result<Option<String>> {
+    pub fn attribute(&self, Element(id): &Element, name: &str) -> Result<Option<String>> {
         let value = self.read(&format!("element/{id}/attribute/{name}"))?;
         Ok(value.as_str().map(str::to_owned))
     }
 
     /// The element that has the focus.
-    pub(crate) fn focused(&self) -> Result<Element> {
+    pub fn focused(&self) -> Result<Element> {
         let found = self.read("element/active")?;
         Ok(Element(
             found[ELEMENT]
@@ -180,7 +190,7 @@ impl Browser {
 
     /// Clicks an element of this selector that shows this text, once there is one. What is drawn
     /// anew just then is looked for again.
-    pub(crate) fn click(&self, selector: &str, text: &str) -> Result<()> {
+    pub fn click(&self, selector: &str, text: &str) -> Result<()> {
         until(
             &format!("a click on {selector} with {text:?}"),
             PATIENCE,
@@ -193,7 +203,7 @@ impl Browser {
     }
 
     /// Types into an element, in place of what it holds.
-    pub(crate) fn type_into(&self, selector: &str, text: &str) -> Result<()> {
+    pub fn type_into(&self, selector: &str, text: &str) -> Result<()> {
         let Element(id) = self.find(selector)?;
         self.command(&format!("element/{id}/clear"), &json!({}))?;
         self.command(&format!("element/{id}/value"), &json!({"text": text}))
@@ -201,7 +211,7 @@ impl Browser {
     }
 
     /// Presses a key, wherever the focus is.
-    pub(crate) fn press(&self, key: Key) -> Result<()> {
+    pub fn press(&self, key: Key) -> Result<()> {
         let strokes = ["keyDown", "keyUp"].map(|it| json!({"type": it, "value": key.code()}));
         let keyboard = json!({"type": "key", "id": "keyboard", "actions": strokes});
         self.command("actions", &json!({"actions": [keyboard]}))
@@ -209,17 +219,17 @@ impl Browser {
     }
 
     /// What a script gives back.
-    pub(crate) fn run(&self, script: &str) -> Result<Value> {
+    pub fn run(&self, script: &str) -> Result<Value> {
         self.command("execute/sync", &json!({"script": script, "args": []}))
     }
 
     /// What a script gives to the function that is its last argument.
-    pub(crate) fn run_until_done(&self, script: &str) -> Result<Value> {
+    pub fn run_until_done(&self, script: &str) -> Result<Value> {
         self.command("execute/async", &json!({"script": script, "args": []}))
     }
 
     /// The page's title.
-    pub(crate) fn title(&self) -> Result<String> {
+    pub fn title(&self) -> Result<String> {
         Ok(self.read("title")?.as_str().context("a title")?.to_owned())
     }
 }
