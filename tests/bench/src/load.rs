@@ -59,10 +59,10 @@ pub(crate) fn redis_benchmark(
     run((first_rate * RUN.as_secs_f64()) as u32)
 }
 
-/// The requests that the manager has answered to `wrk` in a second, by so many connections: `method`
-/// on the lines of the file `requests`, each of which is a path, a space, and a body.
-pub(crate) fn wrk(alone: &Alone, connections: u32, method: &str, requests: &Path) -> Result<f64> {
-    let Answered { requests, seconds } = wrk_answered(alone, connections, method, requests)?;
+/// The requests that the server at `url` has answered to `wrk` in a second, by so many connections:
+/// `method` on the lines of the file `requests`, each of which is a path, a space, and a body.
+pub(crate) fn wrk(url: &str, connections: u32, method: &str, requests: &Path) -> Result<f64> {
+    let Answered { requests, seconds } = wrk_answered(url, connections, method, requests)?;
     Ok(requests / seconds)
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Answered {
 
 /// The same, as the two numbers that it is made of.
 pub(crate) fn wrk_answered(
-    alone: &Alone,
+    url: &str,
     connections: u32,
     method: &str,
     requests: &Path,
@@ -84,7 +84,7 @@ pub(crate) fn wrk_answered(
     let mut program = Command::new("wrk");
     program.args(["--threads", "1", "--connections", &connections.to_string()]);
     program.args(["--duration", &format!("{}s", RUN.as_secs())]);
-    program.arg("--script").arg(&script).arg(alone.url());
+    program.arg("--script").arg(&script).arg(url);
     program.args(["--", method]).arg(requests);
     let output = succeeded(program.output(), "wrk")?;
     let line = output.lines().find_map(|line| line.strip_prefix("done "));

@@ -5,6 +5,7 @@
 //! in which it has grown fails.
 
 mod alone;
+mod bare;
 mod counts;
 mod exchange;
 mod fan_out;

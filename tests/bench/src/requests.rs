@@ -8,6 +8,9 @@
 //! transaction that survives it, index, sketch and feed) is all in its figure, and its program shares
 //! the processors with one process more.
 //!
+//! How much of that HTTP alone takes is shown by a server that does nothing else ([`crate::bare`]), in
+//! turns with the same of Redis.
+//!
 //! What keeping the sketch up to date takes is measured alone, over a million changes, each of which
 //! takes one fingerprint out and puts another in, and is beside the processor time of the manager for
 //! a PUT of that loop.
@@ -29,6 +32,7 @@ use serde_json::Value;
 use udht_tests::pod::{MANAGER_PORT, REDIS_PORT, StoreKind};
 
 use crate::alone::{Alone, batches, dated};
+use crate::bare;
 use crate::fan_out::FanOut;
 use crate::load::{
     DRAWN, FIRST_LARGE_REQUESTS, FIRST_REQUESTS, demand, redis_benchmark, write_requests, wrk,
@@ -80,6 +84,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     let ground = Ground::new()?;
     let folder = tempfile::tempdir()?;
     ground.closed_loops(report, &folder.path().join("requests"))?;
+    ground.bare(report, &folder.path().join("requests"))?;
     ground.sketch(report, &folder.path().join("requests"))?;
     ground.lists(report, &folder.path().join("lists"))?;
     ground.watches(report)?;
@@ -136,7 +141,7 @@ impl Ground {
                         FIRST_REQUESTS,
                         command,
                     )?);
-                    ours.add(wrk(&self.alone, connections, method, file)?);
+                    ours.add(wrk(&self.alone.url(), connections, method, file)?);
                 }
                 let row = Row::new(
                     format!("requests/{name}/{connections}"),
@@ -155,12 +160,44 @@ impl Ground {
         Ok(())
     }
 
+    /// What HTTP alone reaches, where the manager is held to a goal.
+    fn bare(&self, report: &mut Report, file: &Path) -> Result<()> {
+        const CONNECTIONS: u32 = 50;
+        const TIMES: usize = 5;
+        let url = bare::start(&self.asked.bodies[0])?;
+        let field = id(DRAWN);
+        let set = ["HSET", OTHER_HASH, &field, &self.asked.value];
+        let get = ["HGET", OTHER_HASH, &field];
+        for (method, name, command) in [("PUT", "put", &set[..]), ("GET", "get", &get[..])] {
+            let (mut bare, mut other) = (Samples::new(), Samples::new());
+            for _ in 0..TIMES {
+                let (alone, first) = (&self.alone, FIRST_REQUESTS);
+                other.add(redis_benchmark(
+                    alone,
+                    CONNECTIONS,
+                    RECORDS,
+                    first,
+                    command,
+                )?);
+                bare.add(wrk(&url, CONNECTIONS, method, file)?);
+            }
+            let row = Row::new(
+                format!("requests/{name}/bare"),
+                format!("{method} of an HTTP server that does nothing, {CONNECTIONS} at once"),
+                bare.figure(Unit::PerSecond),
+            );
+            let by = format!("redis-benchmark {}", command[0]);
+            report.add(row.beside(by, other.figure(Unit::PerSecond)));
+        }
+        Ok(())
+    }
+
     fn sketch(&self, report: &mut Report, file: &Path) -> Result<()> {
         const TIMES: usize = 3;
         let (mut ours, mut put) = (Samples::new(), Samples::new());
         for _ in 0..TIMES {
             let before = self.alone.cpu()?;
-            let answered = wrk_answered(&self.alone, 50, "PUT", file)?;
+            let answered = wrk_answered(&self.alone.url(), 50, "PUT", file)?;
             let used = self.alone.cpu()?.saturating_sub(before);
             put.add(used.as_secs_f64() / answered.requests);
             ours.add(sketch_change().as_secs_f64());
@@ -191,7 +228,7 @@ impl Ground {
             other.add(1.0 / rate);
             for (path, samples) in [("/v1/peers", &mut whole), (&filtered, &mut part)] {
                 write_requests(file, std::iter::once((path.to_owned(), String::new())))?;
-                samples.add(1.0 / wrk(&self.alone, 1, "GET", file)?);
+                samples.add(1.0 / wrk(&self.alone.url(), 1, "GET", file)?);
             }
         }
         let whole = whole.figure(Unit::Seconds);
