@@ -101,8 +101,6 @@ pub(crate) struct Oracle {
     versions: BTreeMap<Version, (Key, Rank)>,
     /// The cluster of each opening.
     origins: BTreeMap<OriginId, usize>,
-    /// Live records that went with a store that was wiped, as no other store had them.
-    lost: BTreeSet<Version>,
     /// Ids that some replica has forgotten, as they were fenced so long ago.
     forgotten: BTreeSet<OriginId>,
     /// What replicas had, by who and when.
@@ -204,12 +202,6 @@ impl Oracle {
     pub(crate) fn was_deleted_after(&self, key: &Key, version: Version) -> bool {
         let mut collections = self.collections.get(key).into_iter().flatten();
         collections.any(|it| it.version > version && it.is_deletion)
-    }
-
-    /// Notes that a live record is in no store any more, as the only one that had it was wiped. Once all
-    /// have agreed on what is left of its writer's, a backup of that store brings a ghost of it.
-    pub(crate) fn loses(&mut self, version: Version) {
-        self.lost.insert(version);
     }
 
     /// Notes that an id was fenced so long ago that a replica has forgotten it.
@@ -365,7 +357,7 @@ impl Oracle {
         let written = self.versions.get(&version).map(|(_, rank)| *rank);
         // Nobody deleted that: somebody says that it was deleted before.
         let is_buried = written.is_some_and(|written| written < newest.rank);
-        newest.live |= is_buried && !self.has_liar && !self.lost.contains(&version);
+        newest.live |= is_buried && !self.has_liar;
         let is_back = entry.is_live() && known.was_told_newer(key, entry.rank());
         if is_back && !self.is_excused(key, version) {
             return broken(

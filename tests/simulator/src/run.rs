@@ -359,20 +359,7 @@ fn trouble(world: &mut World, pod: usize, fault: StoreFault, random: &mut Random
         StoreFault::Restored => {
             world.pods[pod].store.restore();
         }
-        StoreFault::Wiped => {
-            let stored: Vec<_> = world.pods[pod].store.scan().collect();
-            for (key, entry) in stored.iter().filter(|(_, entry)| entry.is_live()) {
-                let mut others = world.pods.iter().filter(|other| other.number != pod);
-                let is_elsewhere = others.any(|other| {
-                    let held = other.store.get(key);
-                    held.is_some_and(|held| held.version == entry.version)
-                });
-                if !is_elsewhere {
-                    world.oracle.loses(entry.version);
-                }
-            }
-            world.pods[pod].store.swap(None);
-        }
+        StoreFault::Wiped => world.pods[pod].store.swap(None),
         StoreFault::Swapped(other) => {
             let other = meant(world, other);
             if world.pods[other].cluster == world.pods[pod].cluster {

@@ -65,7 +65,7 @@ fn a_store_that_lost_a_write_and_is_opened_twice_takes_it_back_from_its_peers() 
     assert!(story.contains("the store changed"), "{story}");
 }
 
-/// All had agreed on what was left of its writes: a record that was in no store then is a ghost.
+/// A record that was in no other store comes back with it, and nobody takes it for a deleted one.
 #[test]
 fn a_backup_that_is_put_back_in_place_of_a_wiped_store_brings_no_ghosts_back() {
     let story = holds(&History::draw(0xf2cc_93c9_51d2_1cde));
