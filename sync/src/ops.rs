@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::header::ORIGIN;
 use hyper::{Method, StatusCode};
-use peer_exchange::alarms::{ISOLATED_AFTER, result_word};
+use peer_exchange::alarms::result_word;
 use peer_exchange::{Own, Uptime};
 use peer_table::contract::{Alarm, StateRequest};
 use peer_table::table::Digest;
@@ -166,10 +166,9 @@ fn observe_peers(node: &Node) {
     let gauges = &node.metrics.peers;
     gauges.known.set(gauge(book.known()));
     gauges.reachable.set(gauge(book.reachable()));
-    let window = node.interval * ISOLATED_AFTER;
     // Without a certificate nobody can be reached, and no peer is blamed for it.
     let shut_out = node.is_without_credentials() && book.known() > 0;
-    let isolated = shut_out || book.isolated(now, window);
+    let isolated = shut_out || book.isolated(now, node.interval);
     gauges.isolated.set(i64::from(isolated));
     gauges.distinct_digests.set(gauge(book.distinct_digests()));
     let skews: Vec<_> = book.peers().filter_map(|(_, peer)| peer.skew_ms).collect();

@@ -11,7 +11,7 @@ use peer_table::contract::{MEDIA_TYPE, MESSAGE_BYTES_MAX};
 use prometheus::IntCounter;
 
 use crate::http::{ClientBounds, HttpClient, HttpError, detail};
-use crate::tls::{Credentials, Tls};
+use crate::tls::{Credentials, Reason, Tls};
 use crate::wall::Stopwatch;
 
 /// Where a sync takes messages.
@@ -210,6 +210,11 @@ pub fn failure(error: &ExchangeError) -> Option<&'static str> {
         ExchangeError::Own(_) => Some("manager"),
         ExchangeError::Remote(source) => Some(match source.downcast_ref::<TransportError>() {
             Some(TransportError::Http(HttpError::Unreachable { .. })) => "unreachable",
+            Some(TransportError::Http(HttpError::Refused { source, .. }))
+                if source.reason == Reason::TooSlow =>
+            {
+                "timed_out"
+            }
             Some(TransportError::Http(HttpError::Refused { .. })) => "tls",
             Some(
                 TransportError::Http(HttpError::TimedOut { .. }) | TransportError::TooLong { .. },

@@ -265,7 +265,7 @@ impl<'a> Bundle<'a> {
             let _ = writeln!(text, "  {:26} {}: {why}", asked.part.file, asked.part.what);
         }
         text.push_str(
-            "\nThe lines of the logs are explained in docs/logs.md, the figures in docs/alerts.md, of the sources.\n",
+            "\nThe lines of the logs are explained in docs/logs.md, the alarms and what to do in docs/alerts.md, of the sources.\n",
         );
         text
     }

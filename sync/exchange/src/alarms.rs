@@ -6,12 +6,10 @@ use std::time::Duration;
 use peer_table::WallTime;
 use peer_table::contract::{ALARM_ABOUT_MAX, About, Alarm, AlarmKind, Alarms, Found};
 
-use crate::book::{Address, Peer, PeerBook, Uptime};
+use crate::book::{Address, Peer, PeerBook, SILENT_ROUNDS, Uptime};
 use crate::gone::Brake;
 use crate::handshake::HandshakeRefused;
 
-/// How many intervals without a word from anybody it takes to be isolated.
-pub const ISOLATED_AFTER: u32 = 3;
 /// What comes and goes by itself at a start, or as another program starts again, is an alarm once it
 /// has lasted so long.
 const LASTS: Duration = Duration::from_secs(10);
@@ -186,7 +184,7 @@ impl Watch {
             }
             Certificate::None | Certificate::Good { .. } => return None,
         };
-        let advice = "With --tls auto, see udht-sync authority show and the log of sync; with files, have \
+        let advice = "With --tls auto, see the log of sync, and udht-sync authority show; with files, have \
                       them issued anew: they are taken up by themselves.";
         Some(found(AlarmKind::Certificate, text, advice))
     }
@@ -256,8 +254,8 @@ pub fn result_word(problem: &str) -> String {
 fn unreachable_advice(word: &str) -> &'static str {
     match word {
         "refused_cluster" | "refused_key" => {
-            "These addresses belong to another cluster: give all pods of the release the same --cluster, \
-             and see udht-sync authority show."
+            "These addresses belong to another cluster: give all pods of the release the same --cluster. \
+             udht-sync exchange HOST:PORT and the log of sync say which is which."
         }
         "refused_protocol" | "refused_ask" | "refused_table" => {
             "The releases are too far apart to talk: bring all pods to neighbouring ones."
@@ -268,7 +266,10 @@ fn unreachable_advice(word: &str) -> &'static str {
         "refused_busy" | "refused_unavailable" | "failed_status" => {
             "The others run and have no time, or their managers do not answer: look at those pods."
         }
-        "failed_tls" | "failed_no_credentials" => {
+        "failed_no_credentials" => {
+            "This sync has no certificate yet, so it talks to nobody: its log says what keeps it from one."
+        }
+        "failed_tls" => {
             "Certificates do not fit: see udht-sync authority show, or, with files, who signed them, for \
              which name, and until when. The log of sync has the reason."
         }
@@ -285,10 +286,10 @@ fn unreachable_advice(word: &str) -> &'static str {
 /// There are peers, and for a while none was heard of.
 fn isolated(signs: &Signs<'_>) -> Option<Found> {
     let Signs { book, now, .. } = *signs;
-    let window = signs.interval * ISOLATED_AFTER;
     let is_shut_out = signs.certificate == Some(Certificate::None) && book.known() > 0;
     // Pods that start together take their time.
-    let is_isolated = now.0 >= window && (is_shut_out || book.isolated(now, window));
+    let has_begun = now.0 >= signs.interval * SILENT_ROUNDS;
+    let is_isolated = has_begun && (is_shut_out || book.isolated(now, signs.interval));
     if !is_isolated {
         return None;
     }
@@ -307,8 +308,11 @@ fn isolated(signs: &Signs<'_>) -> Option<Found> {
     let counts = counts.iter().map(|(word, count)| format!("{count} {word}"));
     let counts: Vec<_> = counts.collect();
     let text = format!(
-        "None of the {} other pods can be reached ({}): what is written here stays here for now.",
-        book.known(),
+        "{} ({}): what is written here stays here for now.",
+        match book.known() {
+            1 => "The one other pod cannot be reached".to_owned(),
+            known => format!("None of the {known} other pods can be reached"),
+        },
         counts.join(", ")
     );
     let about = others().take(ALARM_ABOUT_MAX).map(|(address, peer)| About {

@@ -25,6 +25,11 @@ pub const ADDRESS_BYTES_MAX: usize = 253 + 6;
 pub const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 /// The longest that a peer is left alone after a failure, so that a healed network is noticed soon.
 pub const BACK_OFF_MAX: Duration = Duration::from_mins(1);
+/// For how many rounds none is heard of where we are isolated: where all have failed, or
+/// [`FAILING_SURE`] of many; and where fewer have.
+pub(crate) const SILENT_ROUNDS: u32 = 3;
+const SILENT_ROUNDS_UNSURE: u32 = 5;
+const FAILING_SURE: usize = 3;
 /// After so many failures in a row, a peer that was never met is taken not to be there.
 pub const ABSENT_FAILURES: u32 = 3;
 /// How long an address that turned out to be ourselves is left alone: names may be given to others.
@@ -375,14 +380,22 @@ impl PeerBook {
     }
 
     /// Whether we are alone though we should not be: there are peers, talking to at least one of
-    /// them failed, and within `window` none answered us or talked to us.
-    pub fn isolated(&self, now: Uptime, window: Duration) -> bool {
+    /// them failed, and for some rounds of this length none answered us or talked to us. One who
+    /// hangs takes a few rounds by himself, so it takes longer where few have failed.
+    pub fn isolated(&self, now: Uptime, interval: Duration) -> bool {
+        let others = || self.peers.values().filter(|peer| !peer.is_self);
+        let failing = others().filter(|peer| peer.failures > 0).count();
+        let is_sure = failing >= others().count().min(FAILING_SURE);
+        let window = interval
+            * if is_sure {
+                SILENT_ROUNDS
+            } else {
+                SILENT_ROUNDS_UNSURE
+            };
         let recent = |at: Option<Uptime>| at.is_some_and(|at| at >= now.minus(window));
-        let mut others = self.peers.values().filter(|peer| !peer.is_self).peekable();
-        others.peek().is_some()
+        failing > 0
             && !recent(self.heard)
-            && others.clone().any(|peer| peer.failures > 0)
-            && !others.any(|peer| peer.failures == 0 && recent(peer.succeeded))
+            && !others().any(|peer| peer.failures == 0 && recent(peer.succeeded))
     }
 
     /// How many different tables we and the reachable peers hold: 1 if all are equal.
@@ -706,25 +719,27 @@ mod tests {
 
     #[test]
     fn we_are_isolated_when_somebody_failed_and_nobody_is_heard_of_any_more() {
-        const WINDOW: Duration = Duration::from_secs(30);
+        const ROUND: Duration = Duration::from_secs(10);
         let mut book = book(3);
         assert!(
-            !PeerBook::new().isolated(at(100), WINDOW),
+            !PeerBook::new().isolated(at(100), ROUND),
             "alone, as there are no peers"
         );
-        assert!(!book.isolated(at(100), WINDOW), "nobody was tried yet");
+        assert!(!book.isolated(at(100), ROUND), "nobody was tried yet");
         book.failed(&address(1), "remote", at(100), 0);
-        assert!(book.isolated(at(100), WINDOW));
+        assert!(book.isolated(at(100), ROUND));
         book.succeeded(&address(2), &partner(2), 0, None, at(101));
-        assert!(!book.isolated(at(131), WINDOW));
-        assert!(book.isolated(at(132), WINDOW), "that was long ago");
+        assert!(!book.isolated(at(151), ROUND), "one who hangs is not all");
+        assert!(book.isolated(at(152), ROUND), "that was long ago");
+        book.failed(&address(2), "remote", at(130), 0);
+        book.failed(&address(3), "remote", at(130), 0);
         book.heard(&partner(77), None, at(140));
-        assert!(!book.isolated(at(170), WINDOW), "somebody reaches us");
-        assert!(book.isolated(at(171), WINDOW));
+        assert!(!book.isolated(at(170), ROUND), "somebody reaches us");
+        assert!(book.isolated(at(171), ROUND), "all of them failed");
         for n in 1..=3 {
             book.mark_self(&address(n), at(180));
         }
-        assert!(!book.isolated(at(180), WINDOW), "there is nobody but us");
+        assert!(!book.isolated(at(180), ROUND), "there is nobody but us");
     }
 
     #[test]

@@ -46,19 +46,22 @@ pub enum Reason {
     Protocol,
     /// Whoever refuses has no certificate yet.
     NoCredentials,
-    /// Anything else, as a handshake that is broken off or takes too long.
+    /// The other side was too slow: it hangs, or nothing gets through.
+    TooSlow,
+    /// Anything else, as a handshake that is broken off.
     Other,
 }
 
 impl Reason {
     /// Every reason, so that each has its metric from the start.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::Name,
         Self::Expired,
         Self::Protocol,
         Self::NoCredentials,
+        Self::TooSlow,
         Self::Other,
     ];
 
@@ -71,6 +74,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::Protocol => "protocol",
             Self::NoCredentials => "no_credentials",
+            Self::TooSlow => "too_slow",
             Self::Other => "other",
         }
     }
@@ -91,7 +95,7 @@ impl Reason {
             Self::NoCredentials => {
                 "who refuses has no certificate yet: its log says what keeps it from one"
             }
-            Self::Other => "the handshake failed",
+            Self::TooSlow | Self::Other => "the handshake failed",
         }
     }
 
@@ -201,7 +205,7 @@ impl Refused {
     /// It took too long.
     pub(super) fn too_slow() -> Self {
         Self {
-            reason: Reason::Other,
+            reason: Reason::TooSlow,
             by: By::Us,
             detail: "it took too long".to_owned(),
         }
