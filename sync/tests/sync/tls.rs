@@ -309,7 +309,7 @@ async fn who_begins_a_handshake_and_is_silent_holds_up_nobody_and_is_closed() {
         let mut heard = Vec::new();
         let _ = soon("it is closed", stream.read_to_end(&mut heard)).await;
     }
-    counts_just(&a.sync, "server", "other", 20).await;
+    counts_just(&a.sync, "server", "too_slow", 20).await;
 }
 
 #[tokio::test]
@@ -353,7 +353,7 @@ async fn who_is_silent_is_counted_once_it_is_closed() {
     let mut stream = TcpStream::connect(a.sync.address.as_str()).await.unwrap();
     let heard = soon("it is closed", stream.read(&mut [0])).await;
     assert_eq!(heard.unwrap(), 0);
-    counts_refused(&a.sync, "server", "other").await;
+    counts_refused(&a.sync, "server", "too_slow").await;
 }
 
 #[tokio::test]

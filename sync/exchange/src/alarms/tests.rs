@@ -143,7 +143,7 @@ fn who_has_no_certificate_is_isolated_by_that() {
     };
     watch.look(&without);
     assert_eq!(watch.alarms()[0].about[0].reason, "failed_no_credentials");
-    assert!(watch.alarms()[0].advice.contains("ertificates"));
+    assert!(watch.alarms()[0].advice.contains("no certificate"));
 }
 
 #[test]
