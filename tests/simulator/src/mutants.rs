@@ -94,7 +94,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("clock-floor-forgotten", Family::ANY, 200),
     mutant("answer-before-commit", Family::ANY, 20),
     mutant("apply-before-commit", Family::ANY, 20),
-    mutant("doubt-taken-for-no", Family::ANY, 100),
+    mutant("doubt-taken-for-no", Family::ANY, 1_000),
     mutant("changed-store-written", Family::ANY, 50),
     mutant("newest-version-only", Family::UPGRADES, 20),
 ];

@@ -326,7 +326,7 @@ fn a_thousand_idle_connections_keep_no_peer_out() {
     for stream in &mut idle {
         assert_eq!(heard(stream), b"");
     }
-    house.counts(&refused("other"), 500);
+    house.counts(&refused("too_slow"), 500);
     house.peers_go_on();
     house.is_within_memory("a thousand idle connections");
 }

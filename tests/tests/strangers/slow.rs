@@ -28,7 +28,7 @@ fn who_is_slow_at_the_handshake_is_closed_and_counted_and_holds_up_nobody() {
         }
         house.peers_go_on();
     });
-    house.counts(&refused("other"), MANY as u64);
+    house.counts(&refused("too_slow"), MANY as u64);
     house.peers_go_on();
     house.is_within_memory("slow handshakes");
 }
