@@ -607,6 +607,20 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_that_was_stretched_over_who_began_is_split_as_if_it_was_not() {
+        let peers = [10, 20, 30, 40, 50, 60];
+        let whole = plan(on_ring(&peers), scope(0, 64), 3);
+        let stretched = Scope {
+            up_to: Position(75),
+            origin: Some(Position(65)),
+            ..scope(0, 64)
+        };
+        let sizes = |groups: &[Group<u64>]| groups.iter().map(Group::len).collect::<Vec<_>>();
+        assert_eq!(sizes(&whole), [2, 2, 2]);
+        assert_eq!(sizes(&plan(on_ring(&peers), stretched, 3)), [2, 2, 2]);
+    }
+
+    #[test]
     fn pushes_begin_at_one_place_for_a_while_and_then_at_another() {
         let at = |seconds: u64| Scope::shared(WallTime::from_millis(1_000 * seconds), None);
         assert_eq!(at(1_000), at(1_009));

@@ -4,11 +4,9 @@
 //! It is the `hyper` that manager is built on, with one thread as there, in this process.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::mpsc;
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -23,25 +21,10 @@ use tokio::runtime::Builder;
 /// Starts one that answers with this body, and runs until this program ends. The answer is its URL.
 pub(crate) fn start(body: &str) -> Result<String> {
     let body = Bytes::from(body.to_owned());
-    let (bound, address) = mpsc::channel::<Result<SocketAddr>>();
-    thread::spawn(move || {
-        let runtime = match Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(bound.send(Err(error.into()))),
-        };
-        runtime.block_on(async move {
-            match TcpListener::bind("127.0.0.1:0").await {
-                Ok(listener) => {
-                    let address = listener.local_addr().map_err(Into::into);
-                    if bound.send(address).is_ok() {
-                        serve(listener, body).await;
-                    }
-                }
-                Err(error) => drop(bound.send(Err(error.into()))),
-            }
-        });
-    });
-    let address = address.recv().context("the bare server ended")??;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || runtime.block_on(serve(listener, body)));
     Ok(format!("http://{address}"))
 }
 

@@ -132,24 +132,10 @@ impl Ground {
         ];
         for (connections, times) in CONNECTIONS {
             for (method, name, what, command, least) in sides {
-                let (mut ours, mut other) = (Samples::new(), Samples::new());
-                for _ in 0..times {
-                    other.add(redis_benchmark(
-                        &self.alone,
-                        connections,
-                        RECORDS,
-                        FIRST_REQUESTS,
-                        command,
-                    )?);
-                    ours.add(wrk(&self.alone.url(), connections, method, file)?);
-                }
-                let row = Row::new(
-                    format!("requests/{name}/{connections}"),
-                    format!("{what}, {connections} at once"),
-                    ours.figure(Unit::PerSecond),
-                );
-                let by = format!("redis-benchmark {}", command[0]);
-                let row = row.beside(by, other.figure(Unit::PerSecond));
+                let id = format!("requests/{name}/{connections}");
+                let what = format!("{what}, {connections} at once");
+                let ours = || wrk(&self.alone.url(), connections, method, file);
+                let row = self.beside_redis(id, what, connections, times, command, ours)?;
                 report.add(if connections == 50 {
                     row.goal(Goal::AtLeast(least))
                 } else {
@@ -163,33 +149,46 @@ impl Ground {
     /// What HTTP alone reaches, where the manager is held to a goal.
     fn bare(&self, report: &mut Report, file: &Path) -> Result<()> {
         const CONNECTIONS: u32 = 50;
-        const TIMES: usize = 5;
+        const TIMES: u32 = 5;
         let url = bare::start(&self.asked.bodies[0])?;
         let field = id(DRAWN);
         let set = ["HSET", OTHER_HASH, &field, &self.asked.value];
         let get = ["HGET", OTHER_HASH, &field];
         for (method, name, command) in [("PUT", "put", &set[..]), ("GET", "get", &get[..])] {
-            let (mut bare, mut other) = (Samples::new(), Samples::new());
-            for _ in 0..TIMES {
-                let (alone, first) = (&self.alone, FIRST_REQUESTS);
-                other.add(redis_benchmark(
-                    alone,
-                    CONNECTIONS,
-                    RECORDS,
-                    first,
-                    command,
-                )?);
-                bare.add(wrk(&url, CONNECTIONS, method, file)?);
-            }
-            let row = Row::new(
-                format!("requests/{name}/bare"),
-                format!("{method} of an HTTP server that does nothing, {CONNECTIONS} at once"),
-                bare.figure(Unit::PerSecond),
-            );
-            let by = format!("redis-benchmark {}", command[0]);
-            report.add(row.beside(by, other.figure(Unit::PerSecond)));
+            let id = format!("requests/{name}/bare");
+            let what =
+                format!("{method} of an HTTP server that does nothing, {CONNECTIONS} at once");
+            let bare = || wrk(&url, CONNECTIONS, method, file);
+            report.add(self.beside_redis(id, what, CONNECTIONS, TIMES, command, bare)?);
         }
         Ok(())
+    }
+
+    /// What is answered in a second, beside this command to Redis; both take so many turns.
+    fn beside_redis(
+        &self,
+        id: String,
+        what: String,
+        connections: u32,
+        times: u32,
+        command: &[&str],
+        ours: impl Fn() -> Result<f64>,
+    ) -> Result<Row> {
+        let (mut answered, mut other) = (Samples::new(), Samples::new());
+        for _ in 0..times {
+            let (alone, first) = (&self.alone, FIRST_REQUESTS);
+            other.add(redis_benchmark(
+                alone,
+                connections,
+                RECORDS,
+                first,
+                command,
+            )?);
+            answered.add(ours()?);
+        }
+        let row = Row::new(id, what, answered.figure(Unit::PerSecond));
+        let by = format!("redis-benchmark {}", command[0]);
+        Ok(row.beside(by, other.figure(Unit::PerSecond)))
     }
 
     fn sketch(&self, report: &mut Report, file: &Path) -> Result<()> {
