@@ -94,6 +94,8 @@ impl Demo {
         let started = Instant::now();
         // Each pod has written its own record, and learns of the others'.
         demo.wait_until_equal()?;
+        // Until a pod has met one that belongs, it takes no pushes.
+        demo.cluster.wait_until_joined(&demo.agent)?;
         writeln!(out, "  all know all after {}", shown(started.elapsed()))?;
         Ok(demo)
     }
