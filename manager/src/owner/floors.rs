@@ -16,6 +16,7 @@ use peer_table::table::{Changes, SessionId};
 use peer_table::{OriginId, Reading, StoreId, Table, WallTime};
 use tokio::sync::oneshot;
 
+use super::load;
 use super::pod::known_as;
 use super::task::{AnyAnswer, Doubt, fail};
 use super::{Answer, Command, Current, Owner, OwnerError, Shared, Work, spec, wall_now};
@@ -482,13 +483,20 @@ impl Work {
             reason = why,
             "this replica starts over: its peers fill it anew"
         );
-        let drawn = draw(shared.current().opening.peer_id.clone());
-        let call = shared.store.start_over(drawn.clone());
+        let (drawn, floors) = {
+            let current = shared.current();
+            let Current { opening, table, .. } = &*current;
+            let drawn = draw(opening.peer_id.clone());
+            let before = table.floors();
+            let floors = before.started_over(drawn.origin, &opening.retired, wall_now());
+            (drawn, floors.to_stored())
+        };
+        let call = shared.store.start_over(drawn.clone(), floors.clone());
         match shared.metrics.store("commit", call).await {
             Ok(opening) => self.started_over(opening),
             Err(error) => {
                 if matches!(error, StoreError::OutcomeUnknown { .. }) {
-                    self.doubt = Some(Doubt::StartOver(Box::new(drawn)));
+                    self.doubt = Some(Doubt::StartOver(Box::new(drawn), floors));
                 }
                 Err(error.into())
             }
@@ -496,10 +504,10 @@ impl Work {
     }
 
     /// Goes on with the store that was begun anew.
-    pub(super) fn started_over(&mut self, opening: Opening) -> Result<StoreId, OwnerError> {
+    pub(super) fn started_over(&mut self, mut opening: Opening) -> Result<StoreId, OwnerError> {
         let shared = Arc::clone(&self.shared);
         let (cluster, key) = known_as(&shared.cluster, &opening)?;
-        let floors = Floors::new(opening.origin);
+        let floors = load::floors(&mut opening)?;
         let spec = spec(&shared.table_name, &key, shared.limits, &opening, floors);
         let table = Table::new(spec);
         self.clock = opening.clock(self.clock.last(), shared.drift_max);

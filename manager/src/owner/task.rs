@@ -327,9 +327,9 @@ impl Work {
                     }
                 }
                 Doubt::Restamped(records) => self.restamped(&records),
-                Doubt::StartOver(draw) => {
-                    let opening = self.shared.current().opening.clone().started_over(*draw);
-                    if let Some(opening) = opening
+                Doubt::StartOver(draw, floors) => {
+                    let opening = self.shared.current().opening.clone();
+                    if let Some(opening) = opening.started_over(*draw, floors)
                         && let Err(error) = self.started_over(opening)
                     {
                         tracing::error!(
@@ -473,7 +473,7 @@ pub(super) enum Doubt {
     /// These floors.
     Floors(Box<Floors>),
     /// That the store was begun anew so.
-    StartOver(Box<Draw>),
+    StartOver(Box<Draw>, Vec<u8>),
     /// That it is at its next opening, under this id and with this last reading.
     Renewal(OriginId, Reading),
     /// These records, stamped anew.

@@ -178,8 +178,8 @@ impl Store for EmbeddedStore {
         self.on(&self.reader, Inner::check).await
     }
 
-    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
-        self.on(&self.writer, move |inner| inner.start_over(draw))
+    async fn start_over(&self, draw: Draw, floors: Vec<u8>) -> Result<Opening, StoreError> {
+        self.on(&self.writer, move |inner| inner.start_over(draw, floors))
             .await
     }
 
@@ -270,9 +270,11 @@ impl Inner {
         )
     }
 
-    fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
+    fn start_over(&self, draw: Draw, floors: Vec<u8>) -> Result<Opening, StoreError> {
         let (layout, origin) = (self.layout(), draw.origin);
-        self.switch(origin, |transaction| layout.start_over(transaction, draw))
+        self.switch(origin, |transaction| {
+            layout.start_over(transaction, draw, floors)
+        })
     }
 
     fn renew(&self, origin: OriginId, last: Reading) -> Result<Opening, StoreError> {

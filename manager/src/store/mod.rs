@@ -274,14 +274,14 @@ pub trait Store: Send + Sync {
         ))
     }
 
-    /// Begins the store anew: under the ids of `draw`, without records, floors and retired ids, with
-    /// the `peer_id`, the binding and the last reading that it has. It is one switch of the store id,
+    /// Begins the store anew: under the ids of `draw`, without records and retired ids, with `floors`
+    /// and the `peer_id`, the binding and the last reading that it has. It is one switch of the store id,
     /// and what lay under the earlier one goes with it: at any time there is either the old store,
     /// whole, or the new one, empty.
     ///
     /// Called by the task that commits, in place of a commit: an error means what it means there. If
     /// [`Store::settle`] says that it is done, [`Opening::started_over`] tells the opening.
-    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError>;
+    async fn start_over(&self, draw: Draw, floors: Vec<u8>) -> Result<Opening, StoreError>;
 
     /// Ends this opening and begins the next, under the id `origin`: all stays but the last reading,
     /// which becomes `last`, be it lower. Of floors the answer may say what this opening began with.

@@ -305,9 +305,9 @@ impl Store for RedisStore {
         self.job(|answer| Job::Reopen { draw, answer }).await
     }
 
-    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
+    async fn start_over(&self, draw: Draw, floors: Vec<u8>) -> Result<Opening, StoreError> {
         drop(self.take_ahead());
-        let to = Switch::StartOver(draw);
+        let to = Switch::StartOver(draw, floors);
         self.job(|answer| Job::Switch { to, answer }).await
     }
 

@@ -232,6 +232,21 @@ impl Floors {
         }
     }
 
+    /// Of the store that this one begins anew as, under the id `own`. Nothing stays of what was known
+    /// but that the ids of this opening and of the `earlier` ones write no more: what others never
+    /// heard of their end, they would wait for.
+    #[must_use]
+    pub fn started_over(&self, own: OriginId, earlier: &[OriginId], now: WallTime) -> Self {
+        let mut floors = Self::new(own);
+        floors.fence(self.own, Fence::Ended, now);
+        for id in earlier.iter().filter(|id| !self.ids.rests(**id)) {
+            if let Some(fence) = self.ids.fence(*id) {
+                floors.fence(*id, fence, self.time_of(*id).unwrap_or(now));
+            }
+        }
+        floors
+    }
+
     /// Gives up all that was thought to be covered, as the store lost records that nobody can name.
     /// What others have of them is then taken again, and not for ghosts. To be called before
     /// anything is stamped under the current id.

@@ -89,10 +89,11 @@ impl Opening {
         })
     }
 
-    /// The first opening of the store that this one's begins anew as; `None` if the store's id or
-    /// the opening's was used before. The pod and the authority stay the same, and the clock goes on.
+    /// The first opening of the store that this one's begins anew as, which keeps `floors`; `None` if
+    /// the store's id or the opening's was used before. The pod and the authority stay the same, and
+    /// the clock goes on.
     #[must_use]
-    pub fn started_over(self, draw: Draw) -> Option<Self> {
+    pub fn started_over(self, draw: Draw, floors: Vec<u8>) -> Option<Self> {
         let is_used = draw.store == self.store
             || draw.origin == self.origin
             || self.retired.contains(&draw.origin);
@@ -104,7 +105,7 @@ impl Opening {
             origin: draw.origin,
             retired: Vec::new(),
             binding: self.binding.or(draw.binding),
-            floors: Vec::new(),
+            floors,
             ..self
         })
     }
@@ -212,7 +213,9 @@ mod tests {
             floors: b"floors".to_vec(),
             ..first().next(id(1)).expect("a new id")
         };
-        let over = earlier.clone().started_over(draw(2, 2, Some(2)));
+        let over = earlier
+            .clone()
+            .started_over(draw(2, 2, Some(2)), b"others".to_vec());
         let wanted = Opening {
             store: StoreId::from_bytes([2; 16]),
             origin: id(2),
@@ -220,13 +223,13 @@ mod tests {
             last_reading: Reading::from_u64(7),
             peer_id: earlier.peer_id.clone(),
             binding: Some(binding(1)),
-            floors: Vec::new(),
+            floors: b"others".to_vec(),
         };
         assert_eq!(over.as_ref(), Some(&wanted));
         for used in [draw(1, 2, None), draw(2, 0, None), draw(2, 1, None)] {
-            assert_eq!(earlier.clone().started_over(used), None);
+            assert_eq!(earlier.clone().started_over(used, Vec::new()), None);
         }
-        let bound = first().started_over(draw(2, 2, Some(2)));
+        let bound = first().started_over(draw(2, 2, Some(2)), Vec::new());
         let bound = bound.and_then(|opening| opening.binding);
         assert_eq!(bound, Some(binding(2)), "as any opening of one unbound");
     }

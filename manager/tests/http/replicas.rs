@@ -30,6 +30,15 @@ async fn told_by(manager: &Manager) -> Replicas {
     tell(manager, &Replicas::default()).await
 }
 
+/// Why the ids write no more that do not, sorted.
+fn fences(known: &Value) -> Vec<&str> {
+    let fenced = known["fenced"].as_array().unwrap();
+    let reasons = fenced.iter().map(|it| it["reason"].as_str().unwrap());
+    let mut reasons: Vec<_> = reasons.collect();
+    reasons.sort_unstable();
+    reasons
+}
+
 /// Has it look after its floors: what it has to tell.
 async fn tend(manager: &Manager) -> Replicas {
     let tend = Tend::from(&Evidence::default());
@@ -169,7 +178,7 @@ async fn a_replica_that_is_given_up_starts_over_and_its_watchers_list_again() {
     assert_eq!(answer.json()["store"], gone.as_str());
     let known = known(&one).await;
     assert_eq!(known["replicas"].as_array().unwrap().len(), 1, "{known:#}");
-    assert_eq!(known["fenced"][0]["reason"], "given_up", "{known:#}");
+    assert_eq!(fences(&known), ["ended", "given_up"], "{known:#}");
     let again = one.post(&path).expect(404).await;
     assert_eq!(again.problem(), "no-such-replica");
 
@@ -190,6 +199,21 @@ async fn a_replica_that_is_given_up_starts_over_and_its_watchers_list_again() {
     );
     // It is one of them again.
     tell(&other, &told_by(&one).await).await;
+}
+
+#[tokio::test]
+async fn what_a_store_had_before_it_started_over_is_waited_for_by_nobody() {
+    let (one, other) = two().await;
+    other.post("/v1/replicas/start-over").expect(200).await;
+    assert_eq!(fences(&known(&one).await), ["ended"]);
+    tell(&one, &told_by(&other).await).await;
+    tell(&one, &tend(&other).await).await;
+    let known = known(&one).await;
+    let listed = known["replicas"].as_array().unwrap();
+    assert_eq!(listed.len(), 2, "{known:#}");
+    let other = store(&other).await;
+    assert!(listed.iter().any(|it| it["store"] == other), "{known:#}");
+    assert_eq!(fences(&known), ["ended", "ended"], "{known:#}");
 }
 
 #[tokio::test]

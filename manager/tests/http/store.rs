@@ -101,9 +101,9 @@ impl Store for Watched {
         self.store.commit(commit).await
     }
 
-    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
+    async fn start_over(&self, draw: Draw, floors: Vec<u8>) -> Result<Opening, StoreError> {
         self.check()?;
-        self.store.start_over(draw).await
+        self.store.start_over(draw, floors).await
     }
 
     async fn renew(&self, origin: OriginId, last: Reading) -> Result<Opening, StoreError> {

@@ -280,10 +280,10 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn start_over(&self, draw: Draw) -> Result<Opening, StoreError> {
+    async fn start_over(&self, draw: Draw, floors: Vec<u8>) -> Result<Opening, StoreError> {
         self.records().clear();
         self.has_started_over.store(true, Ordering::Relaxed);
-        let next = self.opening.clone().started_over(draw);
+        let next = self.opening.clone().started_over(draw, floors);
         Ok(next.expect("ids that were just drawn"))
     }
 

@@ -754,11 +754,16 @@ async fn start_over(sim: &Sim, pod: usize) -> Result<(), Refused> {
         if it.store.is_changed() {
             return Err(Refused::Changed);
         }
-        let Some(opening) = it.store.start_over(draw) else {
+        let Some(manager) = &it.manager else {
+            return Ok(());
+        };
+        let before = manager.table.floors();
+        let floors =
+            before.started_over(draw.origin, &manager.opening.retired, it.wall(world.now_ms));
+        let Some(opening) = it.store.start_over(draw, floors.to_stored()) else {
             return Ok(());
         };
         let opened = world.oracle.opened(opening.origin, it.cluster);
-        let floors = Floors::new(opening.origin);
         let table = Table::new(spec(it, limits, symbols, &opening, floors));
         let ran = it.manager.as_ref().map(|manager| manager.clock.last());
         let clock = opening.clock(ran.unwrap_or_default(), DRIFT);

@@ -159,12 +159,12 @@ impl SimStore {
     }
 
     /// Begins anew under other ids, without any record.
-    pub(crate) fn start_over(&mut self, draw: Draw) -> Option<Opening> {
+    pub(crate) fn start_over(&mut self, draw: Draw, floors: Vec<u8>) -> Option<Opening> {
         if self.changed || self.refuses > 0 {
             self.refuses = self.refuses.saturating_sub(1);
             return None;
         }
-        let opening = self.data.opening.clone()?.started_over(draw)?;
+        let opening = self.data.opening.clone()?.started_over(draw, floors)?;
         self.data = Data {
             opening: Some(opening.clone()),
             ..Data::default()

@@ -206,8 +206,13 @@ pub(crate) async fn a_store_that_starts_over_is_empty_and_can_be_used_at_once(
     ground: &impl Ground,
 ) {
     let store = full(ground).await;
-    let opening = store.start_over(draw(3)).await.expect("starts over");
-    assert_eq!(opening, over(3));
+    let opening = store.start_over(draw(3), b"new floors".to_vec());
+    let opening = opening.await.expect("starts over");
+    let wanted = Opening {
+        floors: b"new floors".to_vec(),
+        ..over(3)
+    };
+    assert_eq!(opening, wanted);
     store.check().await.expect("as it was left");
     assert_eq!(store.count(&peers()).await.expect("counts"), Some(0));
     assert_eq!(read(&*store, 1).await, None);
@@ -223,7 +228,7 @@ pub(crate) async fn a_store_that_starts_over_is_empty_and_can_be_used_at_once(
     let store = open(ground, 4).await;
     assert_eq!(
         store.opening().clone(),
-        over(3).next(draw(4).origin).expect("a new id")
+        wanted.next(draw(4).origin).expect("a new id")
     );
     assert_eq!(numbers(&*store).await, [7]);
     store.check().await.expect("as it was left");
@@ -232,7 +237,10 @@ pub(crate) async fn a_store_that_starts_over_is_empty_and_can_be_used_at_once(
 pub(crate) async fn a_store_starts_over_as_often_as_it_has_to(ground: &impl Ground) {
     let store = full(ground).await;
     for number in [3, 4] {
-        let opening = store.start_over(draw(number)).await.expect("starts over");
+        let opening = store
+            .start_over(draw(number), Vec::new())
+            .await
+            .expect("starts over");
         assert_eq!(opening, over(number));
     }
     store
@@ -241,7 +249,10 @@ pub(crate) async fn a_store_starts_over_as_often_as_it_has_to(ground: &impl Grou
         .expect("commits");
     store.commit(stamped(70)).await.expect("commits");
     store.commit(floors(b"new")).await.expect("commits");
-    let opening = store.start_over(draw(5)).await.expect("starts over");
+    let opening = store
+        .start_over(draw(5), Vec::new())
+        .await
+        .expect("starts over");
     let wanted = Opening {
         last_reading: Reading::from_u64(70),
         ..over(5)
@@ -253,7 +264,11 @@ pub(crate) async fn a_store_starts_over_as_often_as_it_has_to(ground: &impl Grou
     assert_eq!(store.opening(), &wanted);
     assert!(numbers(&*store).await.is_empty());
     assert_eq!(
-        store.start_over(draw(7)).await.expect("starts over").store,
+        store
+            .start_over(draw(7), Vec::new())
+            .await
+            .expect("starts over")
+            .store,
         draw(7).store
     );
     assert!(numbers(&*store).await.is_empty());
@@ -266,7 +281,10 @@ pub(crate) async fn a_store_does_not_start_over_under_ids_that_it_had(ground: &i
             origin: draw(origin).origin,
             ..draw(id)
         };
-        let refused = store.start_over(used).await.expect_err("they were used");
+        let refused = store
+            .start_over(used, Vec::new())
+            .await
+            .expect_err("they were used");
         assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
     }
     assert_eq!(numbers(&*store).await.len(), 2_500);
@@ -297,7 +315,10 @@ pub(crate) async fn a_reader_sees_the_store_before_it_starts_over_or_after(groun
             }
         }
     });
-    store.start_over(draw(3)).await.expect("starts over");
+    store
+        .start_over(draw(3), Vec::new())
+        .await
+        .expect("starts over");
     assert_eq!(read(&*store, 1).await, None);
     done.store(true, Ordering::Relaxed);
     reader.await.expect("the reader saw no part of a store");

@@ -162,10 +162,11 @@ impl Layout {
         &self,
         transaction: &WriteTransaction,
         draw: Draw,
+        floors: Vec<u8>,
     ) -> Result<Opening, Fault> {
         let id = draw.store;
         let opening = last_opening(transaction)?
-            .started_over(draw)
+            .started_over(draw, floors)
             .ok_or_else(|| {
                 Fault::Unusable(format!(
                     "it cannot begin anew as {id}: it had the ids drawn for that before; draw others"
@@ -288,6 +289,9 @@ fn put_opening(
     }
     if is_first {
         put_last_reading(&mut state, opening.last_reading)?;
+        if !opening.floors.is_empty() {
+            state.insert(state::FLOORS, opening.floors.as_slice())?;
+        }
         let mut meta = transaction.open_table(META)?;
         meta.insert(meta::FORMAT, FORMAT.to_le_bytes().as_slice())?;
         meta.insert(meta::STORE, opening.store.as_bytes().as_slice())?;

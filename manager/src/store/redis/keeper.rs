@@ -58,7 +58,7 @@ pub(super) enum Job {
 #[derive(Clone, Debug)]
 pub(super) enum Switch {
     /// The first of the store that begins anew so.
-    StartOver(Draw),
+    StartOver(Draw, Vec<u8>),
     /// The next under this id, with this last reading.
     Renew(OriginId, Reading),
 }
@@ -268,7 +268,9 @@ impl Keeper {
         for _ in 0..TRIES {
             let connection = self.writable().await?;
             let next = match &to {
-                Switch::StartOver(draw) => self.standing.started_over(draw.clone()),
+                Switch::StartOver(draw, floors) => {
+                    self.standing.started_over(draw.clone(), floors.clone())
+                }
                 Switch::Renew(origin, last) => self.standing.renewed(*origin, *last),
             };
             let Some(next) = next else {
@@ -280,7 +282,7 @@ impl Keeper {
             commands.cmd("MULTI");
             let keys = &self.opener.keys;
             let written = match &to {
-                Switch::StartOver(_) => self.standing.start_over(keys, &next, &mut commands),
+                Switch::StartOver(..) => self.standing.start_over(keys, &next, &mut commands),
                 Switch::Renew(..) => Standing::renew(keys, &next, &mut commands),
             };
             commands.cmd("EXEC");

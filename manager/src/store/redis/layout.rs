@@ -199,14 +199,14 @@ impl Standing {
 
     /// How it stands once the store has begun anew under the ids of `draw`; `None` if they were used
     /// before.
-    pub(super) fn started_over(&self, draw: Draw) -> Option<Self> {
+    pub(super) fn started_over(&self, draw: Draw, floors: Vec<u8>) -> Option<Self> {
         let opening = Opening {
             last_reading: self.last_reading,
             ..self.opening.clone()
         };
         let tables = self.records.keys();
         Some(Self {
-            opening: opening.started_over(draw)?,
+            opening: opening.started_over(draw, floors)?,
             commits: 0,
             last_reading: self.last_reading,
             records: tables.map(|table| (table.clone(), Some(0))).collect(),
@@ -392,6 +392,9 @@ pub(super) fn write_opening(
         .arg("last_reading")
         .arg(reading_text(opening.last_reading));
     commands.arg("commits").arg(0);
+    if !opening.floors.is_empty() {
+        commands.arg(FLOORS).arg(opening.floors.as_slice());
+    }
     commands.cmd("HSET").arg(keys.meta());
     commands.arg("format").arg(FORMAT);
     commands.arg("store").arg(opening.store.to_string());

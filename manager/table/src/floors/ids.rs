@@ -103,6 +103,11 @@ impl IdSet {
         }
     }
 
+    /// Whether `id` was left out of the digest.
+    pub fn rests(&self, id: OriginId) -> bool {
+        self.old.contains(&id)
+    }
+
     /// Forgets an id that was fenced so long ago that nobody asks for it any more.
     pub fn forget(&mut self, id: OriginId) {
         if let Some(fence) = self.fences.remove(&id)

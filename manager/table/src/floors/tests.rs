@@ -360,6 +360,48 @@ fn a_store_that_was_given_up_is_told_so_by_its_earlier_ids_too() {
 }
 
 #[test]
+fn nobody_waits_for_the_openings_of_a_store_that_started_over() {
+    let mut all = [1, 2].map(Replica::new);
+    settle(&mut all, 10);
+    all[0].floors.fence(origin(2), Fence::GivenUp, at(1_000));
+    // It comes back, and is heard of under its new id before it is told.
+    all[1].reopen(3, at(2_000));
+    all[0].floors.learn(origin(3), at(2_000));
+    let earlier = [origin(2)];
+    assert!(all[1].floors.is_given_up_by(&ids(&all[0].floors), &earlier));
+
+    let floors = all[1].floors.started_over(origin(4), &earlier, at(2_001));
+    assert_eq!(floors.ids().fence(origin(2)), Some(Fence::Ended));
+    assert_eq!(floors.vector().of(origin(1)), Known::default());
+    all[1] = Replica {
+        floors,
+        store: StoreId::from_bytes([4; 16]),
+        ids: vec![origin(4)],
+        ..Replica::new(4)
+    };
+    let record = all[0].write(7, true, at(2_002));
+    assert_eq!(all[0].table.get(&7), Some(&record));
+    settle(&mut all, 3_000);
+    let unfenced: Vec<_> = all[0].floors.ids().unfenced().collect();
+    assert_eq!(unfenced, [origin(1), origin(4)]);
+    assert!(all.iter().all(|replica| replica.table.is_empty()));
+    // What is known of the end of an id is the stronger of two words, and the older time.
+    assert_eq!(all[1].floors.ids().fence(origin(2)), Some(Fence::GivenUp));
+}
+
+#[test]
+fn what_rests_is_not_told_again_by_a_store_that_starts_over() {
+    let mut replica = Replica::new(1);
+    replica.reopen(2, at(1));
+    let old = at(1).plus(Ages::default().fences + Duration::from_secs(2));
+    let told = ids(&replica.floors);
+    replica.floors.join_ids(&told, Ages::default(), old);
+    let floors = replica.floors.started_over(origin(3), &[origin(1)], old);
+    let known: Vec<_> = floors.ids().iter().map(|(id, _)| id).collect();
+    assert_eq!(known, [origin(2), origin(3)]);
+}
+
+#[test]
 fn a_store_that_was_rolled_back_takes_its_own_later_writes_again() {
     let mut all = [1, 2].map(Replica::new);
     settle(&mut all, 10);

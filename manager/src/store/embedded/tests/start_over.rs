@@ -19,7 +19,10 @@ async fn nothing_is_left_of_a_store_that_started_over() {
     let files = "files".parse().expect("a table");
     commit.records.push((files, commit.records[0].1.clone()));
     store.commit(commit).await.expect("commits");
-    store.start_over(draw(2)).await.expect("starts over");
+    store
+        .start_over(draw(2), Vec::new())
+        .await
+        .expect("starts over");
     drop(store);
     let state = format!("{}:_state", draw(2).store);
     assert_eq!(home.tables(), [state.as_str(), "meta"]);
@@ -33,14 +36,20 @@ async fn a_start_over_without_room_leaves_the_store_as_it_is() {
     store.commit(one(1, 1)).await.expect("commits");
     disk.set(FULL);
     for _ in 0..3 {
-        let error = store.start_over(draw(2)).await.expect_err("no room");
+        let error = store
+            .start_over(draw(2), Vec::new())
+            .await
+            .expect_err("no room");
         assert!(error.to_string().ends_with("make room there"), "{error}");
         assert!(!is_over(&store).await);
     }
     disk.set(NONE);
     store.commit(one(1, 2)).await.expect("commits");
     assert_eq!(read(&store, 1).await, Some(stored(2)));
-    let opening = store.start_over(draw(2)).await.expect("starts over");
+    let opening = store
+        .start_over(draw(2), Vec::new())
+        .await
+        .expect("starts over");
     assert_eq!(opening.store, draw(2).store);
     assert!(is_over(&store).await);
 }
@@ -51,7 +60,10 @@ async fn a_start_over_that_failed_when_all_of_it_was_written_is_answered_as_done
     let (store, disk) = home.on_a_flaky_disk(1);
     store.commit(one(1, 1)).await.expect("commits");
     disk.set(UNSYNCED);
-    let opening = store.start_over(draw(2)).await.expect("it is done");
+    let opening = store
+        .start_over(draw(2), Vec::new())
+        .await
+        .expect("it is done");
     assert_eq!(opening.store, draw(2).store);
     assert!(is_over(&store).await);
     store.commit(one(1, 2)).await.expect("commits");
@@ -78,12 +90,18 @@ async fn a_start_over_that_cannot_be_looked_for_makes_the_store_answer_nothing_m
     store.commit(one(1, 1)).await.expect("commits");
     disk.set(DYING);
     let unknown = |error: StoreError| matches!(error, StoreError::OutcomeUnknown { .. });
-    let error = store.start_over(draw(2)).await.expect_err("it is dead");
+    let error = store
+        .start_over(draw(2), Vec::new())
+        .await
+        .expect_err("it is dead");
     assert!(unknown(error));
     disk.set(NONE);
     let read = store.get_many(&peers(), &[key(1)]).await;
     assert!(unknown(read.expect_err("it would guess")));
-    let error = store.start_over(draw(3)).await.expect_err("it would guess");
+    let error = store
+        .start_over(draw(3), Vec::new())
+        .await
+        .expect_err("it would guess");
     assert!(unknown(error));
     drop(store);
     let store = home.embedded(4).expect("opens");

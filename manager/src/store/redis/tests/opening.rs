@@ -96,7 +96,10 @@ async fn a_password_is_needed_where_there_is_one() {
     store.commit(one(1, 2)).await.expect("commits");
     assert_eq!(scan(&store, &peers()).await.len(), 1);
     store.commit(removal([1])).await.expect("commits");
-    store.start_over(draw(3)).await.expect("starts over");
+    store
+        .start_over(draw(3), Vec::new())
+        .await
+        .expect("starts over");
     store.check().await.expect("as it was left");
 }
 

@@ -59,7 +59,10 @@ async fn nothing_is_left_of_a_store_that_started_over() {
     commit.records.push((files, commit.records[0].1.clone()));
     store.commit(commit).await.expect("commits");
     assert_eq!(names(&server).await.len(), 5);
-    store.start_over(draw(2)).await.expect("starts over");
+    store
+        .start_over(draw(2), Vec::new())
+        .await
+        .expect("starts over");
     assert_eq!(names(&server).await, empty(2));
     let state = format!("{PREFIX}{}:_state", draw(2).store);
     assert_eq!(server.tell(&format!("HLEN {state}")).await, Value::Int(4));
@@ -72,7 +75,10 @@ async fn nothing_is_left_of_a_store_that_started_over() {
     let peers = format!("{PREFIX}{}:peers", draw(4).store);
     server.tell(&format!("SET {state} text")).await;
     server.tell(&format!("HSET {peers} stranger here")).await;
-    store.start_over(draw(4)).await.expect("starts over");
+    store
+        .start_over(draw(4), Vec::new())
+        .await
+        .expect("starts over");
     assert_eq!(names(&server).await, empty(4));
     store.check().await.expect("as it was left");
 }
@@ -95,7 +101,7 @@ async fn a_start_over_whose_answer_was_lost_is_found_to_be_done() {
     store.commit(one(1, 1)).await.expect("commits");
     let pipe = proxy.pipe();
     pipe.replies(false);
-    let (opening, ()) = tokio::join!(store.start_over(draw(2)), async {
+    let (opening, ()) = tokio::join!(store.start_over(draw(2), Vec::new()), async {
         let meta = format!("{PREFIX}meta");
         has_become(&server, &meta, "store", &draw(2).store.to_string()).await;
         pipe.cut();
@@ -136,7 +142,7 @@ async fn a_start_over_that_arrives_late_is_not_done() {
     store.commit(one(1, 1)).await.expect("commits");
     let pipe = proxy.pipe();
     pipe.requests(false);
-    let begun = store.start_over(draw(2));
+    let begun = store.start_over(draw(2), Vec::new());
     let mut begun = std::pin::pin!(begun);
     let is_pending = std::future::poll_fn(|context| {
         std::task::Poll::Ready(begun.as_mut().poll(context).is_pending())
@@ -158,7 +164,10 @@ async fn after_silence_it_is_found_out_whether_the_store_started_over() {
     let store = open(&server.url(), 1).await;
     store.commit(one(1, 1)).await.expect("commits");
     server.stop();
-    let unknown = store.start_over(draw(2)).await.expect_err("it is silent");
+    let unknown = store
+        .start_over(draw(2), Vec::new())
+        .await
+        .expect_err("it is silent");
     assert!(
         matches!(unknown, StoreError::OutcomeUnknown { .. }),
         "{unknown}"
@@ -176,7 +185,7 @@ async fn whoever_is_killed_at_a_start_over_leaves_one_store_or_the_other() {
         let server = Server::start(&[]);
         let store = open(&server.url(), 1).await;
         store.commit(one(1, 1)).await.expect("commits");
-        let begun = tokio::spawn(async move { store.start_over(draw(2)).await });
+        let begun = tokio::spawn(async move { store.start_over(draw(2), Vec::new()).await });
         for _ in 0..1 << pause {
             tokio::task::yield_now().await;
         }
@@ -199,7 +208,10 @@ async fn a_store_that_is_not_what_it_was_does_not_start_over() {
     let store = open(&server.url(), 1).await;
     store.commit(one(1, 1)).await.expect("commits");
     server.tell("FLUSHALL").await;
-    let refused = store.start_over(draw(2)).await.expect_err("it is empty");
+    let refused = store
+        .start_over(draw(2), Vec::new())
+        .await
+        .expect_err("it is empty");
     assert!(
         matches!(
             refused,
@@ -219,10 +231,16 @@ async fn a_start_over_that_a_full_server_refuses_leaves_the_store_as_it_is() {
     let store = open(&server.url(), 1).await;
     store.commit(one(1, 1)).await.expect("commits");
     server.tell("CONFIG SET maxmemory 1").await;
-    let refused = store.start_over(draw(2)).await.expect_err("it is full");
+    let refused = store
+        .start_over(draw(2), Vec::new())
+        .await
+        .expect_err("it is full");
     assert!(refused.to_string().contains("out of memory"), "{refused}");
     assert!(!is_over(&server, &store).await);
     server.tell("CONFIG SET maxmemory 0").await;
-    store.start_over(draw(2)).await.expect("starts over");
+    store
+        .start_over(draw(2), Vec::new())
+        .await
+        .expect("starts over");
     assert!(is_over(&server, &store).await);
 }
