@@ -79,9 +79,9 @@ async fn pause(
     stop: &CancellationToken,
 ) -> bool {
     let sleep = |brisk: bool| {
-        // As long as there are peers of whom nothing is known, or none was met that belongs, one is
-        // asked after the other.
-        let is_new = node.met_ids.is_newcomer() || node.book().has_untried(node.uptime());
+        // As long as there are peers to be met, or none was met that belongs, one is asked after the
+        // other.
+        let is_new = node.met_ids.is_newcomer() || node.book().has_unmet(node.uptime());
         let interval = if brisk || is_new {
             interval.min(node.bounds.brisk_interval)
         } else {

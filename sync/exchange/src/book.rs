@@ -152,6 +152,11 @@ impl Peer {
         !self.is_self && good.is_some() && good >= self.failed
     }
 
+    /// Whether it was never met, and may be anybody.
+    const fn is_stranger(&self) -> bool {
+        !self.is_self && self.origin.is_none()
+    }
+
     fn met(&mut self, partner: &Partner) {
         self.store = Some(partner.store);
         self.origin = Some(partner.origin);
@@ -265,14 +270,23 @@ impl PeerBook {
     }
 
     /// Notes that somebody talked to us. Where we have met its store, that peer is taken for
-    /// reachable again.
+    /// reachable again. Else it is likely one of those that were never met, and that any of them
+    /// could not be reached says nothing any more.
     pub fn heard(&mut self, partner: &Partner, digest: Option<Digest>, now: Uptime) {
         self.heard = Some(now);
+        let mut is_known = false;
         for peer in self.of_store(partner.store) {
+            is_known = true;
             peer.met(partner);
             peer.heard = Some(now);
             peer.back_off_until = Uptime::default();
             peer.digest = digest.map(|digest| (digest, now)).or(peer.digest);
+        }
+        if !is_known {
+            let strangers = self.peers.values_mut();
+            for peer in strangers.filter(|peer| peer.is_stranger()) {
+                *peer = Peer::default();
+            }
         }
     }
 
@@ -298,29 +312,36 @@ impl PeerBook {
     }
 
     /// A random peer that is neither ourselves nor left alone at the moment; of those that were never
-    /// tried, as long as there are any, so that all are soon known.
+    /// met, as long as there are any, so that all are soon known; but for those of whom nothing comes
+    /// back time and again.
     pub fn choose(&self, now: Uptime, random: u64) -> Option<&Address> {
         let nth = |count: usize| usize::try_from(random.checked_rem(count as u64)?).ok();
-        if let Some(chosen) = nth(self.untried(now).count()) {
-            return self.untried(now).nth(chosen);
+        if let Some(chosen) = nth(self.unmet(now).count()) {
+            return self.unmet(now).nth(chosen);
         }
         self.ready(now).nth(nth(self.ready(now).count())?)
     }
 
-    /// Whether there is a peer that was never tried.
-    pub fn has_untried(&self, now: Uptime) -> bool {
-        self.untried(now).next().is_some()
+    /// Whether there is a peer to be met: see [`PeerBook::choose`].
+    pub fn has_unmet(&self, now: Uptime) -> bool {
+        self.unmet(now).next().is_some()
     }
 
-    fn untried(&self, now: Uptime) -> impl Iterator<Item = &Address> {
-        let is_new = |address: &&Address| self.peers[*address] == Peer::default();
-        self.ready(now).filter(is_new)
+    fn unmet(&self, now: Uptime) -> impl Iterator<Item = &Address> {
+        let is_unmet = |peer: &Peer| peer.is_stranger() && peer.failures < ABSENT_FAILURES;
+        self.ready(now)
+            .filter(move |address| is_unmet(&self.peers[*address]))
     }
 
     /// Whether there is a peer, besides ourselves, of whose opening we do not know.
     pub fn has_strangers(&self) -> bool {
-        let mut others = self.peers.values().filter(|peer| !peer.is_self);
-        others.any(|peer| peer.origin.is_none())
+        self.peers.values().any(Peer::is_stranger)
+    }
+
+    /// Whether the last news is good of a peer with this own record.
+    pub fn reaches(&self, peer_id: &Key) -> bool {
+        let mut reached = self.peers.values().filter(|peer| peer.is_reachable());
+        reached.any(|peer| peer.peer_id.as_ref() == Some(peer_id))
     }
 
     /// Whether no peer belongs to a cluster yet: each was talked to and said so, or could not be
@@ -634,10 +655,16 @@ mod tests {
     }
 
     #[test]
-    fn those_that_were_never_tried_come_first_and_are_strangers_until_they_are_met() {
+    fn those_that_were_never_met_come_first_and_are_strangers_until_they_are() {
         let mut book = book(3);
         book.succeeded(&address(1), &partner(1), 0, None, at(1));
-        book.failed(&address(3), "remote", at(1), 0);
+        for _ in 0..ABSENT_FAILURES {
+            assert!(book.has_unmet(at(100)));
+            book.failed(&address(3), "remote", at(1), 0);
+        }
+        assert!((0..9).all(|random| book.choose(at(100), random) == Some(&address(2))));
+        book.failed(&address(2), "remote", at(1), 0);
+        assert!(!book.has_unmet(at(1)), "it is left alone");
         assert!((0..9).all(|random| book.choose(at(100), random) == Some(&address(2))));
         assert!(book.has_strangers());
         for n in [2, 3] {
@@ -718,6 +745,37 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_of_a_peer_that_is_reached_while_the_last_news_of_it_is_good() {
+        let mut book = book(2);
+        let reaches = |book: &PeerBook, own: &str| book.reaches(&own.parse().unwrap());
+        assert!(!reaches(&book, "p1"));
+        book.succeeded(&address(1), &partner(1), 0, None, at(1));
+        assert!(reaches(&book, "p1") && !reaches(&book, "p2"));
+        book.failed(&address(1), "remote", at(2), 0);
+        assert!(!reaches(&book, "p1"));
+        book.heard(&partner(1), None, at(3));
+        assert!(reaches(&book, "p1"));
+    }
+
+    #[test]
+    fn those_that_could_not_be_reached_are_tried_at_once_when_a_stranger_talks_to_us() {
+        let mut book = book(3);
+        book.know_self(&address(3));
+        for n in [1, 2] {
+            for _ in 0..9 {
+                book.failed(&address(n), "unreachable", at(2), u64::MAX);
+            }
+        }
+        book.succeeded(&address(1), &partner(1), 0, None, at(2));
+        book.failed(&address(1), "unreachable", at(2), u64::MAX);
+        let before = peer(&book, 1).clone();
+        book.heard(&partner(2), None, at(3));
+        assert!((0..9).all(|random| book.choose(at(2), random) == Some(&address(2))));
+        assert_eq!(peer(&book, 1), &before);
+        assert!(book.has_strangers() && peer(&book, 3).is_self);
+    }
+
+    #[test]
     fn we_are_isolated_when_somebody_failed_and_nobody_is_heard_of_any_more() {
         const ROUND: Duration = Duration::from_secs(10);
         let mut book = book(3);
@@ -731,9 +789,10 @@ mod tests {
         book.succeeded(&address(2), &partner(2), 0, None, at(101));
         assert!(!book.isolated(at(151), ROUND), "one who hangs is not all");
         assert!(book.isolated(at(152), ROUND), "that was long ago");
-        book.failed(&address(2), "remote", at(130), 0);
-        book.failed(&address(3), "remote", at(130), 0);
         book.heard(&partner(77), None, at(140));
+        for n in 1..=3 {
+            book.failed(&address(n), "remote", at(141), 0);
+        }
         assert!(!book.isolated(at(170), ROUND), "somebody reaches us");
         assert!(book.isolated(at(171), ROUND), "all of them failed");
         for n in 1..=3 {

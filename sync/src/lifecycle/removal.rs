@@ -203,9 +203,12 @@ impl Removal {
     }
 
     /// Removes a record, unless it is not what it was. A store that went with the pod is fenced
-    /// before: nobody would look for it once the record is gone.
+    /// before: nobody would look for it once the record is gone. Where a store was copied, another pod
+    /// may write the same record, and while that one is talked to its store is there.
     async fn remove(&self, held: &Held) -> Result<bool, ManagerError> {
-        self.tending.tend(vec![held.key.clone()], false).await?;
+        let is_there = self.node.book().reaches(&held.key);
+        let gone = (!is_there).then(|| held.key.clone());
+        self.tending.tend(Vec::from_iter(gone), false).await?;
         let etag = self.state().etags.get(&held.key).cloned();
         let is_removed = match etag {
             Some(etag) => self.node.manager.delete_record(&held.key, &etag).await?,

@@ -1,5 +1,6 @@
 //! Pods that go: their records, and what they hand over.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -259,6 +260,33 @@ async fn the_record_of_a_pod_that_is_gone_is_removed_by_the_first_in_rank() {
         assert_eq!(pod.sync.metric("udht_brake").await, 0);
     }
     assert_eq!(LISTED.iter().filter(|uid| is_first(uid)).count(), 1);
+}
+
+/// Where a store was copied, two pods write one record: that of the two which goes does not take the
+/// other's store with it.
+#[tokio::test]
+async fn the_store_of_a_pod_that_is_talked_to_is_not_gone_with_another_that_wrote_its_record() {
+    let kubernetes = Kubernetes::with(&["a", "b", "c"]);
+    let spec = |uid: &str| Spec {
+        gone_after: Duration::from_millis(50),
+        ..kubernetes.pod(uid)
+    };
+    let [a, b] = start([spec("a"), spec("b")]).await;
+    for (uid, pod) in [("a", &a), ("b", &b)] {
+        pod.manager.put_pod(uid, uid);
+    }
+    let of_both = b.manager.peer_id().to_string();
+    a.manager.contacted(&of_both).await;
+    for record in [&of_both, "gone"] {
+        a.manager.put_pod(record, "c");
+        b.manager.says(record, "pod:c").await;
+    }
+    kubernetes.lists(&["a", "b"]);
+    for record in [&of_both, "gone"] {
+        a.manager.lacks(record).await;
+    }
+    let told: BTreeSet<_> = [&a, &b].iter().flat_map(|pod| pod.manager.gone()).collect();
+    assert_eq!(told, BTreeSet::from(["gone".parse().unwrap()]));
 }
 
 /// Whether it is this pod's turn at first to remove the record.

@@ -64,6 +64,7 @@ struct Shared {
     feeds: watch::Sender<usize>,
     contacts: watch::Sender<Vec<String>>,
     leaves: watch::Sender<Vec<bool>>,
+    gone: watch::Sender<Vec<Key>>,
     stop: CancellationToken,
 }
 
@@ -120,6 +121,7 @@ impl StandIn {
             feeds: watch::Sender::new(0),
             contacts: watch::Sender::default(),
             leaves: watch::Sender::default(),
+            gone: watch::Sender::default(),
             inner: Mutex::new(Inner {
                 table,
                 clock: Clock::new(origin, Reading::default(), Duration::from_secs(10)),
@@ -264,6 +266,11 @@ impl StandIn {
         self.put(key, &format!("{OF_POD}{uid}"));
     }
 
+    /// The records of pods whose stores it was told to be gone with them.
+    pub(crate) fn gone(&self) -> Vec<Key> {
+        self.shared.gone.borrow().clone()
+    }
+
     /// The leaves it was told of, each with whether it is for good.
     pub(crate) fn leaves(&self) -> Vec<bool> {
         self.shared.leaves.borrow().clone()
@@ -353,8 +360,9 @@ async fn state(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Vec<u8> {
     shared.state(symbols).encode_to_vec()
 }
 
-async fn tend(body: Bytes) -> Vec<u8> {
-    Tend::decode(body).unwrap().read().unwrap();
+async fn tend(Extract(shared): Extract<Arc<Shared>>, body: Bytes) -> Vec<u8> {
+    let evidence = Tend::decode(body).unwrap().read().unwrap();
+    shared.gone.send_modify(|gone| gone.extend(evidence.gone));
     TendAnswer::default().encode_to_vec()
 }
 
