@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use peer_table::contract::{About, Alarm, AlarmKind, Alarms, Found, Report};
+use peer_table::contract::{ALARM_ABOUT_MAX, About, Alarm, AlarmKind, Alarms, Found, Report};
 use peer_table::peers::rfc3339;
-use peer_table::{StoreId, WallTime};
+use peer_table::{Key, OriginId, StoreId, WallTime};
 
 /// After so long without a report, sync is silent: it sends one every five seconds.
 pub const SILENT_AFTER: Duration = Duration::from_secs(20);
-/// How long a failed commit counts, where no other one was tried since.
-const COMMIT_FAILED_FOR: Duration = Duration::from_secs(20);
 /// How long it counts that somebody had to wait, or was turned away.
 const CROWDED_FOR: Duration = Duration::from_secs(15);
 /// A replica that cannot be reached, or is not known at all, holds tombstones back once this has
@@ -27,8 +25,8 @@ const HELD_PAUSES: u32 = 10;
 pub struct Signs {
     /// What the store says, where it does not answer.
     pub store_fails: Option<String>,
-    /// When the last commit failed and what the store said, if none was done since.
-    pub commit_failed: Option<(WallTime, String)>,
+    /// What the store said when the last commit failed, if none was done since.
+    pub commit_failed: Option<String>,
     /// When somebody last had to wait for the owner, or was turned away.
     pub crowded: Option<WallTime>,
     /// Records in the table, those deleted included.
@@ -37,8 +35,8 @@ pub struct Signs {
     pub rows_max: usize,
     /// How far this machine's clock is off, where writes are refused for it.
     pub clock_off: Option<Duration>,
-    /// Whether this replica and another have given each other up.
-    pub is_mutual: bool,
+    /// With whom this replica has given each other up.
+    pub mutual: Vec<Replica>,
     /// Whether nobody is given up, as more than half of the others are silent.
     pub is_mass_silence: bool,
     /// Whether no tombstone leaves, as discovery cannot be relied on: that is said by sync.
@@ -51,6 +49,8 @@ pub struct Signs {
     pub holders: Vec<Holder>,
     /// Between two publications of a replica at the least.
     pub publish_pause: Duration,
+    /// What the records of pods are called, of those that [`Watch::pods`] asks for.
+    pub names: BTreeMap<Key, String>,
 }
 
 /// Somebody who keeps a tombstone.
@@ -58,10 +58,40 @@ pub struct Signs {
 pub struct Holder {
     /// The word for how.
     pub reason: &'static str,
-    /// Its store; none while only writes of it are known, or if it is a stranger.
+    /// Who; none if it is a stranger.
+    pub replica: Option<Replica>,
+}
+
+/// A replica, as far as it is known whose it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replica {
+    /// The opening of its store.
+    pub id: OriginId,
+    /// Its store; none while only writes of it are known.
     pub store: Option<StoreId>,
-    /// Its name for people.
-    pub who: String,
+    /// The record of its pod, if that is known.
+    pub pod: Option<Key>,
+}
+
+impl Holder {
+    fn id(&self) -> Option<OriginId> {
+        self.replica.as_ref().map(|it| it.id)
+    }
+}
+
+impl Replica {
+    /// Who it is for people: by the name of its pod, if `names` has that.
+    fn who(&self, names: &BTreeMap<Key, String>) -> String {
+        let Self { id, store, pod } = self;
+        let Some(store) = store else {
+            return format!("the replica {id}");
+        };
+        match pod.as_ref().map(|pod| (pod, names.get(pod))) {
+            Some((pod, Some(name))) => format!("{name} (peer {pod}, store {store})"),
+            Some((pod, None)) => format!("{pod} (store {store})"),
+            None => format!("an unnamed pod (store {store})"),
+        }
+    }
 }
 
 /// What sync last reported, and when.
@@ -84,8 +114,8 @@ impl Reported {
 #[derive(Debug, Default)]
 pub struct Watch {
     alarms: Alarms,
-    /// Since when it is known of each, by its name, that it is not there to let tombstones go.
-    holding: BTreeMap<String, WallTime>,
+    /// Since when it is known of each, or of a stranger, that it is not there to let tombstones go.
+    holding: BTreeMap<Option<OriginId>, WallTime>,
 }
 
 fn is_past(at: WallTime, age: Duration, now: WallTime) -> bool {
@@ -105,14 +135,29 @@ impl Watch {
             clock_outlier(signs),
             self.floor_held(signs, fresh.map(|it| &it.report), now),
             signs.is_mass_silence.then(mass_silence),
-            signs.is_mutual.then(mutual),
-            store_failing(signs, now),
+            mutual(signs),
+            store_failing(signs),
             table_full(signs),
             queue_full(signs, now),
             reported.filter(|it| it.is_stale(now)).map(sync_silent),
         ];
         self.alarms.find(found.into_iter().flatten().collect(), now);
+        self.alarms()
+    }
+
+    /// All alarms as of the last look, the worst first.
+    pub fn alarms(&self) -> Vec<Alarm> {
         self.alarms.list()
+    }
+
+    /// The records of those pods of which the next look may tell: whose names it needs.
+    pub fn pods(&self, signs: &Signs) -> Vec<Key> {
+        let holders = signs.holders.iter();
+        let absent = holders.filter(|it| self.holding.contains_key(&it.id()));
+        let absent = absent.filter_map(|it| it.replica.as_ref());
+        let replicas = signs.mutual.iter().chain(absent);
+        let pods = replicas.filter_map(|it| it.pod.clone());
+        pods.take(ALARM_ABOUT_MAX).collect()
     }
 
     /// Whether this one stands, as of the last look.
@@ -132,18 +177,19 @@ impl Watch {
         let causes = signs.holders.iter().filter(|_| first.is_some());
         let causes = causes.filter_map(|it| Some((it, absence(it, report)?)));
         let causes: Vec<_> = causes.collect();
-        let mut before = std::mem::take(&mut self.holding);
-        self.holding = causes
-            .iter()
-            .map(|(it, _)| (it.who.clone(), before.remove(&it.who).unwrap_or(now)))
-            .collect();
+        let before = std::mem::take(&mut self.holding);
+        let since = |id| (id, before.get(&id).copied().unwrap_or(now));
+        self.holding = causes.iter().map(|(it, _)| since(it.id())).collect();
         let first = first?;
         let lasts = |it: &Holder| {
-            let since = self.holding.get(&it.who).copied().unwrap_or(now);
+            let since = self.holding.get(&it.id()).copied().unwrap_or(now);
             is_past(since.max(first), HELD_AFTER, now)
         };
         let about = |it: &Holder, absence: Option<&str>| About {
-            who: it.who.clone(),
+            who: match &it.replica {
+                Some(replica) => replica.who(&signs.names),
+                None => "a pod that was never met".to_owned(),
+            },
             reason: absence.map_or_else(
                 || it.reason.to_owned(),
                 |absence| format!("{}: {absence}", it.reason),
@@ -177,7 +223,7 @@ impl Watch {
 fn absence(holder: &Holder, report: Option<&Report>) -> Option<String> {
     let report = report?;
     let others = || report.peers.iter().filter(|peer| !peer.own);
-    let Some(store) = holder.store else {
+    let Some(store) = holder.replica.as_ref().and_then(|it| it.store) else {
         let stranger = holder.reason == "stranger";
         let unknown = others().find(|peer| peer.store.is_none() && !peer.reachable)?;
         let why = unknown.last_error.as_deref().unwrap_or("not met yet");
@@ -229,23 +275,34 @@ fn mass_silence() -> Found {
     )
 }
 
-fn mutual() -> Found {
-    found(
-        AlarmKind::Mutual,
-        "This replica and another have given each other up, and exchange nothing.",
-        "On the one whose own records may be lost, run: udht-manager replicas start-over. The others \
-         fill it again.",
-    )
+fn mutual(signs: &Signs) -> Option<Found> {
+    let about = signs.mutual.iter().map(|it| About {
+        who: it.who(&signs.names),
+        reason: "given_up".to_owned(),
+    });
+    let text = match signs.mutual.len() {
+        0 => return None,
+        1 => "This replica and another have given each other up, and exchange nothing.".to_owned(),
+        count => format!(
+            "This replica and {count} others have given each other up, and exchange nothing."
+        ),
+    };
+    Some(Found {
+        about: about.collect(),
+        ..found(
+            AlarmKind::Mutual,
+            text,
+            "On the one whose own records may be lost, run: udht-manager replicas start-over. The \
+             others fill it again.",
+        )
+    })
 }
 
-fn store_failing(signs: &Signs, now: WallTime) -> Option<Found> {
+fn store_failing(signs: &Signs) -> Option<Found> {
     let commit = signs.commit_failed.as_ref();
-    let commit = commit.filter(|(at, _)| !is_past(*at, COMMIT_FAILED_FOR, now));
-    let commit = commit.map(|(_, problem)| ("take what is written", problem));
-    let fails = signs
-        .store_fails
-        .as_ref()
-        .map(|problem| ("answer", problem));
+    let commit = commit.map(|problem| ("take what is written", problem));
+    let fails = signs.store_fails.as_ref();
+    let fails = fails.map(|problem| ("answer", problem));
     let (what, problem) = fails.or(commit)?;
     let text = format!("The store does not {what}: {problem}");
     let advice = "Requests are answered with 503 until it does. Look at the container redis or at the \

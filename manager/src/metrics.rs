@@ -6,7 +6,6 @@ mod process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use peer_table::WallTime;
 use peer_table::contract::{AlarmKind, merged_all, merged_word, via_word};
 use peer_table::feed::Via;
 use peer_table::table::Merged;
@@ -17,7 +16,6 @@ use prometheus::{
 
 pub use self::floors::{FloorsFigures, FloorsMetrics};
 use self::process::ProcessMetrics;
-use crate::owner::wall_now;
 use crate::store::{Change, StoreError};
 
 /// All metrics of one manager.
@@ -55,7 +53,7 @@ pub struct Metrics {
     /// Of floors and replicas.
     pub floors: FloorsMetrics,
     alarms: IntGaugeVec,
-    commit_failed: Mutex<Option<(WallTime, String)>>,
+    commit_failed: Mutex<Option<String>>,
     process: ProcessMetrics,
 }
 
@@ -231,20 +229,18 @@ impl Metrics {
             self.store_errors.with_label_values(&[operation]).inc();
         }
         if operation == COMMIT {
-            let failed = result.as_ref().err();
-            let failed = failed.map(|error| (wall_now(), error.to_string()));
-            *self.last_commit() = failed;
+            *self.last_commit() = result.as_ref().err().map(ToString::to_string);
         }
         result
     }
 
-    fn last_commit(&self) -> MutexGuard<'_, Option<(WallTime, String)>> {
+    fn last_commit(&self) -> MutexGuard<'_, Option<String>> {
         let last = self.commit_failed.lock();
         last.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the last commit failed, and what the store said; `None` if it did not.
-    pub fn commit_failed(&self) -> Option<(WallTime, String)> {
+    /// What the store said when the last commit failed; `None` if it did not.
+    pub fn commit_failed(&self) -> Option<String> {
         self.last_commit().clone()
     }
 

@@ -12,6 +12,7 @@ mod clock;
 mod explain;
 mod floors;
 mod load;
+mod mutual;
 mod pod;
 mod read;
 mod signs;
@@ -42,6 +43,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::explain::{Explanation, OriginSeen, Since};
 use self::floors::FloorsCommand;
 pub use self::floors::{ReplicasView, Tending};
+use self::mutual::Mutual;
 pub use self::pod::BindRefused;
 use self::pod::{Kept, known_as};
 use self::read::{QUEUE_READS_MAX, Read};
@@ -223,8 +225,7 @@ struct Shared {
     leaving: AtomicBool,
     ages: Ages,
     tending: Mutex<Tending>,
-    /// Whether this replica and another have given each other up.
-    is_mutual: AtomicBool,
+    mutual: Mutual,
     /// How far this machine's clock is off those of most others, in milliseconds; 0 if it is not.
     clock_off_ms: AtomicU64,
     /// When somebody last had to wait for a place in the queue, in milliseconds of the wall clock;
@@ -345,7 +346,7 @@ pub async fn open(
         leaving: AtomicBool::new(false),
         ages,
         tending: Mutex::default(),
-        is_mutual: AtomicBool::new(false),
+        mutual: Mutual::default(),
         clock_off_ms: AtomicU64::new(0),
         crowded_ms: AtomicU64::new(0),
         table_name,

@@ -321,11 +321,12 @@ impl Node {
             let reasons = moved.merged_here.iter().chain(moved.merged_there.iter());
             let reasons = reasons.filter(|(word, _)| word.starts_with("refused"));
             let reasons: BTreeSet<_> = reasons.map(|(word, _)| word).collect();
+            let reasons = Vec::from_iter(reasons).join(", ");
             tracing::warn!(
                 peer = %address,
                 refused_here = here,
                 refused_there = there,
-                ?reasons,
+                reasons,
                 "records are refused, so the tables stay different; exchanges become rarer"
             );
         }
@@ -373,10 +374,12 @@ impl Node {
                 self.book().mark_self(address, now);
             }
             _ if self.is_left_alone(address, now) => {
-                tracing::debug!(peer = %address, result = word, error = chain(error), "{what}");
+                let result = result_word(word);
+                tracing::debug!(peer = %address, result, error = chain(error), "{what}");
             }
             _ => {
-                tracing::warn!(peer = %address, result = word, error = chain(error), "{what}");
+                let result = result_word(word);
+                tracing::warn!(peer = %address, result, error = chain(error), "{what}");
                 self.book().failed(address, word, now, wall::random());
             }
         }

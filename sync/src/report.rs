@@ -13,7 +13,7 @@ use peer_exchange::gone::Brake;
 use peer_exchange::{Address, Uptime};
 use peer_table::contract::{
     Alarm, AlarmKind, Event, EventKind, PeerStanding, REPORT_BYTES_MAX, REPORT_EVENTS_MAX,
-    REPORT_PEERS_MAX, Report,
+    REPORT_PEERS_MAX, Report, lacking,
 };
 use peer_table::peers::rfc3339;
 use tokio_util::sync::CancellationToken;
@@ -169,11 +169,10 @@ fn look_after(node: &Node, is_listed: bool, drift_max: Duration, brake: Option<B
 }
 
 fn log(before: &[Alarm], now: &[Alarm]) {
-    let is_in = |alarms: &[Alarm], it: &Alarm| alarms.iter().any(|other| other.alarm == it.alarm);
-    for it in now.iter().filter(|it| !is_in(before, it)) {
+    for it in lacking(now, before) {
         tracing::warn!(alarm = it.alarm.word(), text = it.text, "an alarm begins");
     }
-    for it in before.iter().filter(|it| !is_in(now, it)) {
+    for it in lacking(before, now) {
         tracing::info!(alarm = it.alarm.word(), since = it.since, "an alarm ends");
     }
 }

@@ -121,10 +121,10 @@ pub fn exchange(out: &mut impl Write, view: &ExchangeView) -> io::Result<()> {
     };
     writeln!(
         out,
-        "result    {}{}: {now}, {} records here",
+        "result    {}{}: {now}, {}",
         view.result,
         fallback.unwrap_or_default(),
-        view.records
+        records_here(view.records)
     )?;
     writeln!(
         out,
@@ -176,6 +176,12 @@ fn outcomes(outcomes: &BTreeMap<&'static str, u64>) -> String {
     texts.join(", ")
 }
 
+/// How many records a table has; the table does not count those that are remembered as deleted apart.
+fn records_here(records: u64) -> String {
+    let word = if records == 1 { "record" } else { "records" };
+    format!("{records} {word} here, deleted ones included")
+}
+
 /// Shows what is known of the peers to people.
 pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
     alarms(out, &report.alarms)?;
@@ -184,7 +190,7 @@ pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
     ];
     table(out, heads, report.peers.iter().map(row))?;
     match report.records {
-        Some(records) => writeln!(out, "\n{records} records here"),
+        Some(records) => writeln!(out, "\n{}", records_here(records)),
         None => writeln!(out, "\nthe manager of this pod does not answer"),
     }
 }
@@ -246,6 +252,10 @@ pub fn gone(out: &mut impl Write, gone: &GoneView) -> io::Result<()> {
     let after = seconds(gone.after_ms);
     let records = gone.waiting.len();
     match gone.brake.as_deref() {
+        None if records == 1 => writeln!(
+            out,
+            "1 record of a pod that is not listed; it is removed after {after}"
+        ),
         None => writeln!(
             out,
             "{records} records of pods that are not listed; each is removed after {after}"

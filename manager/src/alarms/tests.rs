@@ -17,6 +17,14 @@ fn quiet() -> Signs {
     }
 }
 
+fn replica() -> Replica {
+    Replica {
+        id: OriginId::from_bytes([3; 16]),
+        store: Some(STORE),
+        pod: Some("p3".parse().unwrap()),
+    }
+}
+
 /// One of which a tombstone, made at `first`, waits for one other replica.
 fn waiting(first: WallTime) -> Signs {
     Signs {
@@ -24,8 +32,7 @@ fn waiting(first: WallTime) -> Signs {
         first_tombstone: Some(first),
         holders: vec![Holder {
             reason: "published",
-            store: Some(STORE),
-            who: "pod-3".to_owned(),
+            replica: Some(replica()),
         }],
         ..quiet()
     }
@@ -67,7 +74,7 @@ fn each_sign_is_an_alarm_that_ends_with_it() {
             AlarmKind::StoreFailing,
         ),
         (
-            signs(|it| it.commit_failed = Some((at(0), "full".to_owned()))),
+            signs(|it| it.commit_failed = Some("full".to_owned())),
             AlarmKind::StoreFailing,
         ),
         (signs(|it| it.crowded = Some(at(0))), AlarmKind::QueueFull),
@@ -76,7 +83,7 @@ fn each_sign_is_an_alarm_that_ends_with_it() {
             signs(|it| it.clock_off = Some(Duration::from_secs(11))),
             AlarmKind::ClockOutlier,
         ),
-        (signs(|it| it.is_mutual = true), AlarmKind::Mutual),
+        (signs(|it| it.mutual = vec![replica()]), AlarmKind::Mutual),
         (signs(|it| it.is_mass_silence = true), AlarmKind::BrakeOn),
     ];
     for (signs, kind) in cases {
@@ -94,12 +101,35 @@ fn each_sign_is_an_alarm_that_ends_with_it() {
 fn what_is_over_by_itself_counts_only_for_a_while() {
     let mut watch = Watch::default();
     let signs = Signs {
-        commit_failed: Some((at(0), "full".to_owned())),
         crowded: Some(at(0)),
         ..quiet()
     };
-    assert_eq!(watch.look(&signs, None, at(14)).len(), 2);
-    assert!(watch.look(&signs, None, at(20)).is_empty());
+    assert_eq!(watch.look(&signs, None, at(14)).len(), 1);
+    assert!(watch.look(&signs, None, at(15)).is_empty());
+}
+
+#[test]
+fn those_who_gave_each_other_up_are_named() {
+    let mut watch = Watch::default();
+    let unnamed = Replica {
+        id: OriginId::from_bytes([4; 16]),
+        store: None,
+        pod: None,
+    };
+    let mut signs = Signs {
+        mutual: vec![replica(), unnamed],
+        ..quiet()
+    };
+    assert_eq!(watch.pods(&signs), [replica().pod.unwrap()]);
+    signs.names = BTreeMap::from([(replica().pod.unwrap(), "pod-3".to_owned())]);
+    let alarms = watch.look(&signs, None, at(0));
+    assert!(alarms[0].text.contains("2 others"), "{alarms:?}");
+    let who: Vec<_> = alarms[0].about.iter().map(|it| it.who.as_str()).collect();
+    let wanted = [
+        format!("pod-3 (peer p3, store {STORE})"),
+        "the replica 04040404-0404-0404-0404-040404040404".to_owned(),
+    ];
+    assert_eq!(who, wanted);
 }
 
 #[test]
@@ -120,12 +150,15 @@ fn a_tombstone_that_waits_for_a_replica_that_cannot_be_reached_is_an_alarm_soon(
         let alarms = watch.look(&signs, Some(&reported(false, second)), at(second));
         assert!(alarms.is_empty(), "{second}");
     }
+    let mut signs = signs;
+    let pods = watch.pods(&signs).into_iter();
+    signs.names = pods.map(|pod| (pod, "pod-3".to_owned())).collect();
     let alarms = watch.look(&signs, Some(&reported(false, 10)), at(10));
     assert_eq!(kinds(&alarms), [AlarmKind::FloorHeld]);
     let [about] = &alarms[0].about[..] else {
         panic!("{alarms:?}")
     };
-    assert_eq!(about.who, "pod-3");
+    assert_eq!(about.who, format!("pod-3 (peer p3, store {STORE})"));
     assert_eq!(about.reason, "published: failed_unreachable");
     assert!(
         watch
@@ -156,8 +189,7 @@ fn one_that_waits_for_a_stranger_is_an_alarm_soon() {
     let mut signs = waiting(at(0));
     signs.holders[0] = Holder {
         reason: "stranger",
-        store: None,
-        who: "a pod that was never met".to_owned(),
+        replica: None,
     };
     let mut stranger = reported(false, 10);
     stranger.report.peers[0].store = None;

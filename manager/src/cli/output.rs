@@ -62,7 +62,7 @@ pub(crate) fn record(
 fn describe(peer: &Peer, now: SystemTime) -> String {
     let seen = match &peer.last_connection_on {
         None => "never".to_owned(),
-        Some(time) => match ago(time, now) {
+        Some(time) => match contact_ago(time, now) {
             Some(ago) => format!("{time} ({ago})"),
             None => time.clone(),
         },
@@ -102,17 +102,32 @@ pub(crate) fn pairs(map: &BTreeMap<String, impl Display>, between: &str) -> Stri
     shown.collect::<Vec<_>>().join(between)
 }
 
-/// How long ago a time of a record was, in its largest unit.
+/// The steps in which a contact comes.
+const CONTACT_STEP: Duration = Duration::from_mins(5);
+
+/// How long ago a time was, in its largest unit.
 pub(crate) fn ago(time: &str, now: SystemTime) -> Option<String> {
-    let time = humantime::parse_rfc3339(time).ok()?;
-    let minutes = now.duration_since(time).unwrap_or(Duration::ZERO).as_secs() / 60;
-    Some(match minutes {
-        // The time itself comes in steps of five minutes.
-        0..5 => "just now".to_owned(),
-        5..60 => format!("{minutes}m ago"),
-        60..1440 => format!("{}h ago", minutes / 60),
-        _ => format!("{}d ago", minutes / 1440),
+    let seconds = age(time, now)?.as_secs();
+    Some(match seconds {
+        0 => "just now".to_owned(),
+        1..60 => format!("{seconds}s ago"),
+        60..3_600 => format!("{}m ago", seconds / 60),
+        3_600..86_400 => format!("{}h ago", seconds / 3_600),
+        _ => format!("{}d ago", seconds / 86_400),
     })
+}
+
+/// The same of the last contact of a peer.
+fn contact_ago(time: &str, now: SystemTime) -> Option<String> {
+    match age(time, now)? {
+        age if age < CONTACT_STEP => Some("just now".to_owned()),
+        _ => ago(time, now),
+    }
+}
+
+fn age(time: &str, now: SystemTime) -> Option<Duration> {
+    let time = humantime::parse_rfc3339(time).ok()?;
+    Some(now.duration_since(time).unwrap_or(Duration::ZERO))
 }
 
 /// A table of peers that is printed while it comes: the first rows say how wide its columns are.
@@ -139,7 +154,7 @@ impl Table {
             cell(&peer.name),
             peer.ip.to_string(),
             seen.map_or("never".into(), |t| {
-                ago(t, self.now).unwrap_or_else(|| cell(t))
+                contact_ago(t, self.now).unwrap_or_else(|| cell(t))
             }),
             cell(&pairs(&peer.ports, ",")),
             cell(&pairs(&peer.labels, ",")),
@@ -251,7 +266,8 @@ Version    v1
     #[test]
     fn a_time_is_told_in_its_largest_unit() {
         let cases = [
-            ("2026-01-31T10:29:00Z", "just now"),
+            ("2026-01-31T10:29:59.5Z", "just now"),
+            ("2026-01-31T10:29:18Z", "42s ago"),
             ("2026-01-31T10:25:00Z", "5m ago"),
             ("2026-01-31T09:30:00Z", "1h ago"),
             ("2026-01-28T09:30:00Z", "3d ago"),
@@ -261,6 +277,10 @@ Version    v1
             assert_eq!(ago(time, now()).as_deref(), Some(told), "{time}");
         }
         assert_eq!(ago("yesterday", now()), None);
+        let contact = |time| contact_ago(time, now());
+        assert_eq!(contact("2026-01-31T10:25:01Z").as_deref(), Some("just now"));
+        assert_eq!(contact("2026-01-31T10:25:00Z").as_deref(), Some("5m ago"));
+        assert_eq!(contact("yesterday"), None);
     }
 
     #[test]

@@ -87,6 +87,9 @@ struct Replicas {
     #[serde(rename = "massSilence")]
     mass_silence: bool,
     mutual: bool,
+    /// An earlier manager does not say.
+    #[serde(rename = "mutualWith", default)]
+    mutual_with: Vec<String>,
     replicas: Vec<Replica>,
     fenced: Vec<IgnoredAny>,
 }
@@ -175,6 +178,17 @@ fn show(known: &Replicas, console: &mut Console<'_>) -> Result<(), Failure> {
     };
     let holder = known.held_back.as_ref().map(Holder::to_text);
     console.say(&format!("{deleted}{}", holder.unwrap_or_default()))?;
+    let with = known.mutual_with.iter().map(|it| output::cell(it));
+    let with: Vec<_> = with.collect();
+    let mutual = format!(
+        "this replica and {} have given each other up: on the one whose records may be dropped, run \
+         `udht-manager replicas start-over`",
+        if with.is_empty() {
+            "another".to_owned()
+        } else {
+            format!("the store {}", with.join(", "))
+        }
+    );
     let notes = [
         (
             !known.belongs,
@@ -188,11 +202,7 @@ fn show(known: &Replicas, console: &mut Console<'_>) -> Result<(), Failure> {
             known.mass_silence,
             "nobody is given up, as more than half of the others are silent",
         ),
-        (
-            known.mutual,
-            "this replica and another have given each other up: on the one whose records may be \
-             dropped, run `udht-manager replicas start-over`",
-        ),
+        (known.mutual, &mutual),
     ];
     for (_, note) in notes.iter().filter(|(holds, _)| *holds) {
         console.say(note)?;
@@ -271,7 +281,7 @@ mod tests {
 STORE                                     PEER ID  STORAGE  FLOOR   HEARD OF
 07070707-0707-0707-0707-070707070707      files-0  volume   1h ago  this one
 0d7a4e9e-5f4f-4a70-9d3c-0c2f5e2c9f11      files-1  pod      -       2d ago
-? (33333333-3333-3333-3333-333333333333)  -        -        -       just now
+? (33333333-3333-3333-3333-333333333333)  -        -        -       1m ago
 
 1 opening writes no more and is still remembered
 ";
@@ -295,6 +305,7 @@ STORE                                     PEER ID  STORAGE  FLOOR   HEARD OF
         ] {
             known[field] = value.into();
         }
+        known["mutualWith"] = serde_json::json!([STORE]);
         known["tombstones"] = 0.into();
         known["heldBack"] = serde_json::Value::Null;
         let canned = Canned::new([json(&known.to_string())]);
@@ -304,6 +315,7 @@ STORE                                     PEER ID  STORAGE  FLOOR   HEARD OF
             "exchanged with nobody",
             "nobody is taken for gone",
             "more than half of the others are silent",
+            &format!("this replica and the store {STORE} have given each other up"),
             "run `udht-manager replicas start-over`",
         ] {
             assert!(out.contains(part), "{part}: {out}");

@@ -156,15 +156,22 @@ impl Owner {
         let origins = explanation.origins.values();
         let origins = origins.filter_map(|it| it.whose.as_ref()?.peer_id.as_ref());
         let pods: BTreeSet<_> = origins.chain(explanation.pods.values()).cloned().collect();
-        for pod in pods {
-            let Ok(Some(entry)) = self.get(&pod).await else {
+        explanation.names = self.names(pods).await;
+        explanation
+    }
+
+    /// What these records are called, those that are there and can be read.
+    pub async fn names(&self, keys: impl IntoIterator<Item = Key>) -> BTreeMap<Key, String> {
+        let mut names = BTreeMap::new();
+        for key in keys {
+            let Ok(Some(entry)) = self.get(&key).await else {
                 continue;
             };
-            if let Ok(Some(peer)) = Peer::from_entry(&pod, &entry) {
-                explanation.names.insert(pod, peer.name);
+            if let Ok(Some(peer)) = Peer::from_entry(&key, &entry) {
+                names.insert(key, peer.name);
             }
         }
-        explanation
+        names
     }
 }
 

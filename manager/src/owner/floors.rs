@@ -42,6 +42,8 @@ pub(super) enum FloorsCommand {
     StartOver(Answer<StoreId>),
     /// What a wrong clock stamped is to be stamped anew.
     HealClock(Answer<usize>),
+    /// The floors are to be stored as they are: a write that changes nothing.
+    StoreAgain(Answer<()>),
 }
 
 impl FloorsCommand {
@@ -54,6 +56,7 @@ impl FloorsCommand {
             Self::GiveUp(_, answer) => AnyAnswer::GiveUp(answer),
             Self::StartOver(answer) => AnyAnswer::StartOver(answer),
             Self::HealClock(answer) => AnyAnswer::HealClock(answer),
+            Self::StoreAgain(answer) => AnyAnswer::StoreAgain(answer),
         }
     }
 }
@@ -78,8 +81,8 @@ pub struct ReplicasView {
     pub floors: Floors,
     /// What was last said of them.
     pub tending: Tending,
-    /// Whether this replica and another have given each other up.
-    pub is_mutual: bool,
+    /// With whom this replica has given each other up.
+    pub mutual: Vec<OriginId>,
     /// Tombstones that are held.
     pub tombstones: usize,
     /// What keeps the first of these, if anything does.
@@ -171,6 +174,14 @@ impl Owner {
         self.floors(FloorsCommand::StartOver).await
     }
 
+    /// Writes what changes nothing, where the last write failed: whether it would fail again, the
+    /// figures then say.
+    pub async fn retry_commit(&self) {
+        if self.shared.metrics.commit_failed().is_some() {
+            drop(self.floors(FloorsCommand::StoreAgain).await);
+        }
+    }
+
     /// What is known of all replicas.
     pub fn replicas(&self) -> ReplicasView {
         let current = self.shared.current();
@@ -179,7 +190,7 @@ impl Owner {
             floors: table.floors().clone(),
             held_back: table.held_back(tending.has_strangers),
             tombstones: table.tombstones(),
-            is_mutual: self.shared.is_mutual.load(Ordering::Relaxed),
+            mutual: self.shared.mutual.list(wall_now()),
             opening: current.opening.clone(),
             tending,
         }
@@ -226,6 +237,11 @@ impl Shared {
         }
     }
 
+    fn show_mutual(&self) {
+        let is_mutual = !self.mutual.list(wall_now()).is_empty();
+        self.metrics.floors.mutual.set(i64::from(is_mutual));
+    }
+
     /// Shows the floors in the figures.
     pub(super) fn publish_floors(&self) {
         let tending = self.tending();
@@ -255,6 +271,7 @@ impl Shared {
             }
         };
         self.metrics.floors.show(&figures);
+        self.show_mutual();
     }
 
     /// How far this machine's clock is off, where writes are refused for it.
@@ -300,6 +317,11 @@ impl Work {
                 let healed = self.heal_clock().await;
                 reply(answer, healed, AnyAnswer::HealClock);
             }
+            FloorsCommand::StoreAgain(answer) => {
+                let floors = self.shared.current().table.floors().clone();
+                // That it fails still is no news for the log.
+                drop(answer.send(self.store_floors(floors).await));
+            }
         }
     }
 
@@ -311,14 +333,15 @@ impl Work {
         };
         let ages = self.shared.ages;
         let joined = floors.take(theirs, &earlier, ages, &mut self.clock, wall_now())?;
-        self.shared
-            .is_mutual
-            .store(joined == Joined::Mutual, Ordering::Relaxed);
-        self.shared
-            .metrics
-            .floors
-            .mutual
-            .set(i64::from(joined == Joined::Mutual));
+        if let Some(teller) = theirs.teller()? {
+            let mutual = &self.shared.mutual;
+            match joined {
+                Joined::Mutual => mutual.refused(teller, wall_now()),
+                Joined::Known | Joined::News => mutual.agreed(teller, &floors),
+                Joined::GivenUp => {}
+            }
+            self.shared.show_mutual();
+        }
         match joined {
             Joined::Known => {}
             Joined::News => self.store_floors(floors).await?,
@@ -521,8 +544,8 @@ impl Work {
             over: None,
         };
         shared.metrics.floors.started_over.inc();
-        shared.is_mutual.store(false, Ordering::Relaxed);
-        shared.metrics.floors.mutual.set(0);
+        shared.mutual.clear();
+        shared.show_mutual();
         self.publish_figures();
         shared.publish_floors();
         shared.revision.send_replace(revision);

@@ -1,26 +1,30 @@
 //! What there is to be seen of the owner that somebody may have to be told.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use peer_table::WallTime;
 use peer_table::floors::{Floors, HeldBack};
+use peer_table::{OriginId, WallTime};
 
 use super::{Owner, wall_now};
-use crate::alarms::{Holder, Signs};
+use crate::alarms::{Holder, Replica, Signs};
+
+impl Replica {
+    fn of(floors: &Floors, id: OriginId) -> Self {
+        let whose = floors.whose(id);
+        Self {
+            id,
+            store: whose.as_ref().map(|it| it.store),
+            pod: whose.and_then(|it| it.peer_id),
+        }
+    }
+}
 
 impl Holder {
     fn of(floors: &Floors, held_back: HeldBack) -> Self {
-        let publication = held_back.by().and_then(|id| floors.publication(id));
-        let named = publication.map(|it| {
-            let peer_id = it.peer_id.as_ref().map(ToString::to_string);
-            let peer_id = peer_id.unwrap_or_else(|| "an unnamed pod".to_owned());
-            format!("{peer_id} (store {})", it.store)
-        });
-        let who = named.or_else(|| held_back.by().map(|id| format!("the replica {id}")));
         Self {
             reason: held_back.word(),
-            store: publication.map(|it| it.store),
-            who: who.unwrap_or_else(|| "a pod that was never met".to_owned()),
+            replica: held_back.by().map(|id| Replica::of(floors, id)),
         }
     }
 }
@@ -39,6 +43,7 @@ impl Owner {
         let crowded_ms = shared.crowded_ms.load(Ordering::Relaxed);
         let current = shared.current();
         let (table, floors) = (&current.table, current.table.floors());
+        let mutual = shared.mutual.list(wall_now()).into_iter();
         let holders = table.holders(tending.has_strangers).into_iter();
         Signs {
             store_fails: None,
@@ -47,13 +52,14 @@ impl Owner {
             rows: table.live() + table.tombstones(),
             rows_max: shared.limits.records_max,
             clock_off: shared.clock_off(),
-            is_mutual: shared.is_mutual.load(Ordering::Relaxed),
+            mutual: mutual.map(|id| Replica::of(floors, id)).collect(),
             is_mass_silence: tending.is_mass_silence,
             is_braked: tending.is_braked,
             tombstones: table.tombstones(),
             first_tombstone: table.first_tombstone(),
             holders: holders.map(|it| Holder::of(floors, it)).collect(),
             publish_pause: shared.ages.publish_pause,
+            names: BTreeMap::new(),
         }
     }
 }

@@ -516,6 +516,7 @@ pub(super) enum AnyAnswer {
     GiveUp(Answer<Option<OriginId>>),
     StartOver(Answer<StoreId>),
     HealClock(Answer<usize>),
+    StoreAgain(Answer<()>),
     Bind(Answer<Result<(), BindRefused>>),
     Leave(Answer<bool>),
     None,
@@ -534,6 +535,7 @@ impl AnyAnswer {
             Self::GiveUp(answer) => drop(answer.send(Err(error))),
             Self::StartOver(answer) => drop(answer.send(Err(error))),
             Self::HealClock(answer) => drop(answer.send(Err(error))),
+            Self::StoreAgain(answer) => drop(answer.send(Err(error))),
             Self::Bind(answer) => drop(answer.send(Err(error))),
             Self::None => {}
         }

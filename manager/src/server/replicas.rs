@@ -44,6 +44,9 @@ pub(super) struct KnownReplicas {
     mass_silence: bool,
     /// This replica and another have given each other up: one of them has to start over.
     mutual: bool,
+    /// With whom: the stores of these, or the ids of their openings where that is not known.
+    #[serde(rename = "mutualWith")]
+    mutual_with: Vec<String>,
     /// Those that may still write.
     replicas: Vec<Replica>,
     /// Openings of stores that write no more and are still remembered.
@@ -143,17 +146,18 @@ impl From<ReplicasView> for KnownReplicas {
         let ReplicasView {
             floors,
             tending,
-            is_mutual,
+            mutual,
             tombstones,
             held_back,
             opening,
         } = view;
+        let named = |id: OriginId| match floors.whose(id) {
+            Some(whose) => whose.store.to_string(),
+            None => id.to_string(),
+        };
         let holder = |held_back: HeldBack| Holder {
             reason: held_back.word(),
-            replica: held_back.by().map(|id| {
-                let store = floors.publication(id).map(|it| it.store.to_string());
-                store.unwrap_or_else(|| id.to_string())
-            }),
+            replica: held_back.by().map(named),
         };
         let own = floors.publication(floors.own());
         Self {
@@ -164,7 +168,8 @@ impl From<ReplicasView> for KnownReplicas {
             held_back: held_back.map(holder),
             braked: tending.is_braked,
             mass_silence: tending.is_mass_silence,
-            mutual: is_mutual,
+            mutual: !mutual.is_empty(),
+            mutual_with: mutual.into_iter().map(named).collect(),
             replicas: floors
                 .ids()
                 .unfenced()

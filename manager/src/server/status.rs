@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use peer_table::WallTime;
-use peer_table::contract::{Alarm, AlarmKind, Event, PeerStanding, Report, ReportAnswer};
+use peer_table::contract::{Alarm, AlarmKind, Event, PeerStanding, Report, ReportAnswer, lacking};
 use peer_table::peers::{Peer, rfc3339};
 use serde::Serialize;
 use tokio::time::timeout;
@@ -138,14 +138,29 @@ impl App {
         };
         let up = i64::from(store_fails.is_none());
         self.metrics.store_up.set(up);
+        if store_fails.is_none() {
+            // Who waits for longer hears of it at the next look.
+            drop(timeout(STORE_WAIT, self.owner.retry_commit()).await);
+        }
         let mut signs = self.owner.signs();
         signs.store_fails = store_fails;
+        let pods = self.board.said().watch.pods(&signs);
+        if let Ok(names) = timeout(STORE_WAIT, self.owner.names(pods)).await {
+            signs.names = names;
+        }
         let mut said = self.board.said();
         let Said {
             watch, reported, ..
         } = &mut *said;
+        let before = watch.alarms();
         let alarms = watch.look(&signs, reported.as_ref(), wall_now());
         self.metrics.show_alarms(|alarm| watch.stands(alarm));
+        for it in lacking(&alarms, &before) {
+            tracing::warn!(alarm = it.alarm.word(), text = it.text, "an alarm begins");
+        }
+        for it in lacking(&before, &alarms) {
+            tracing::info!(alarm = it.alarm.word(), since = it.since, "an alarm ends");
+        }
         alarms
     }
 

@@ -24,7 +24,7 @@ mod report;
 use bytes::Bytes;
 use prost::Message;
 
-pub use self::alarms::{Alarms, Found};
+pub use self::alarms::{Alarms, Found, lacking};
 pub use self::floors::{Advance, Advanced, GONE_MAX, StateRequest, Tend, TendAnswer, WireHorizon};
 pub use self::pod::{ADOPTS_MAX, Bind, Leave, LeaveAnswer};
 pub use self::report::{

@@ -233,11 +233,24 @@ async fn of_two_that_gave_each_other_up_one_starts_over_by_hand() {
         detail.contains("udht-manager replicas start-over"),
         "{detail}"
     );
-    assert_eq!(known(&one).await["mutual"], true);
+    let held = known(&one).await;
+    assert_eq!(held["mutual"], true);
+    assert_eq!(held["mutualWith"], json!([store(&other).await]));
+    let told = one.get("/v1/status").expect(200).await.json();
+    let about = &told["alarms"][0]["about"][0];
+    assert_eq!(told["alarms"][0]["alarm"], "mutual", "{told:#}");
+    assert!(
+        about["who"]
+            .as_str()
+            .unwrap()
+            .contains(&store(&other).await)
+    );
     assert!(figure(&one, "udht_given_up_mutually 1").await);
     assert_eq!((store(&one).await, one.owner.counts()), (stays, (1, 0)));
 
     other.post("/v1/replicas/start-over").expect(200).await;
+    // By what it publishes it is known whose pod comes back under another id.
+    tell(&one, &tend(&other).await).await;
     tell(&one, &told_by(&other).await).await;
     tell(&other, &told_by(&one).await).await;
     assert_eq!(known(&one).await["mutual"], false);

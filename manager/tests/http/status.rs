@@ -190,6 +190,23 @@ async fn a_store_that_fails_is_an_alarm_to_all_who_look_and_ends_with_it() {
 }
 
 #[tokio::test]
+async fn a_store_that_takes_no_writes_is_an_alarm_until_it_does_though_nobody_writes() {
+    let manager = Manager::new().await;
+    manager.fill_store(true);
+    assert_eq!(status(&manager).await["alarms"], json!([]));
+    manager.put("/v1/peers/p", &peer()).expect(503).await;
+    for _ in 0..2 {
+        let read = status(&manager).await;
+        assert_eq!(words(&read["alarms"]), ["store_failing"]);
+        let text = read["alarms"][0]["text"].as_str().unwrap();
+        assert!(text.ends_with("the test left no room"), "{text}");
+        assert_eq!(read["ready"], true, "it is read from");
+    }
+    manager.fill_store(false);
+    assert_eq!(status(&manager).await["alarms"], json!([]));
+}
+
+#[tokio::test]
 async fn a_table_that_is_full_is_an_alarm_and_so_is_a_clock_that_is_wrong_the_worse_one_first() {
     let limits = Limits {
         records_max: 1,

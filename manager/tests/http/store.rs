@@ -22,6 +22,8 @@ pub struct Watched {
     pub keys_read: AtomicUsize,
     /// Whether every call fails.
     pub failing: AtomicBool,
+    /// Whether it takes nothing that is written.
+    pub full: AtomicBool,
     damaged: Mutex<BTreeSet<Key>>,
 }
 
@@ -42,6 +44,7 @@ impl Watched {
             reads: AtomicUsize::new(0),
             keys_read: AtomicUsize::new(0),
             failing: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             damaged: Mutex::default(),
         })
     }
@@ -94,6 +97,9 @@ impl Store for Watched {
 
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
         self.check()?;
+        if self.full.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("the test left no room".to_owned()));
+        }
         for (_, records) in &commit.records {
             let mut damaged = self.damaged.lock().unwrap();
             damaged.retain(|key| !records.contains_key(key));

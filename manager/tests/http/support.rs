@@ -122,6 +122,11 @@ impl Manager {
         self.store.failing.store(failing, Ordering::SeqCst);
     }
 
+    /// Lets the store take nothing that is written, or all again.
+    pub fn fill_store(&self, full: bool) {
+        self.store.full.store(full, Ordering::SeqCst);
+    }
+
     pub fn call(&self, method: Method, path: &str) -> Call {
         Call {
             router: self.router.clone(),

@@ -261,7 +261,8 @@ fn unreachable_advice(word: &str) -> &'static str {
             "The releases are too far apart to talk: bring all pods to neighbouring ones."
         }
         "refused_copied" => {
-            "This store is a copy of another pod's: on one of the two run udht-manager replicas start-over."
+            "This store is a copy of another pod's: stop the one that is the copy, remove its store, and \
+             start it with none."
         }
         "refused_busy" | "refused_unavailable" | "failed_status" => {
             "The others run and have no time, or their managers do not answer: look at those pods."

@@ -71,7 +71,7 @@ async fn an_exchange_is_shown_with_what_it_found_and_cost() {
     let output = udht_sync(&table).await;
     let table = said(&output.stdout);
     assert!(
-        table.contains("equal: both tables are equal, 1 records here"),
+        table.contains("equal: both tables are equal, 1 record here, deleted ones included"),
         "{table}"
     );
 
@@ -79,7 +79,7 @@ async fn an_exchange_is_shown_with_what_it_found_and_cost() {
     let output = udht_sync(&["peers", "--ops", &ops]).await;
     let table = said(&output.stdout);
     assert!(
-        table.contains(&peer) && table.contains("1 records here"),
+        table.contains(&peer) && table.contains("1 record here, deleted ones included"),
         "{table}"
     );
     let output = udht_sync(&["healthcheck", "--ops", &ops]).await;

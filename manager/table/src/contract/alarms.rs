@@ -66,6 +66,12 @@ impl Alarms {
     }
 }
 
+/// Those of `these` that `others` have nothing of: of two looks, what began or what ended.
+pub fn lacking<'a>(these: &'a [Alarm], others: &[Alarm]) -> impl Iterator<Item = &'a Alarm> {
+    let is_lacking = |it: &&Alarm| others.iter().all(|other| other.alarm != it.alarm);
+    these.iter().filter(is_lacking)
+}
+
 fn bounded(about: About) -> About {
     let About { who, reason } = about;
     About {
@@ -119,6 +125,24 @@ mod tests {
         assert_eq!(kinds, [first, last]);
         assert!(alarms.find(vec![found(last, "")], WallTime::default()));
         assert!(alarms.find(vec![found(first, "")], WallTime::default()));
+    }
+
+    #[test]
+    fn what_began_and_what_ended_is_told_by_its_kind() {
+        let of = |kinds: &[AlarmKind], text| {
+            let mut alarms = Alarms::default();
+            let found = kinds.iter().map(|kind| found(*kind, text));
+            alarms.find(found.collect(), WallTime::default());
+            alarms.list()
+        };
+        let before = of(&[AlarmKind::Isolated, AlarmKind::Diverged], "2 peers");
+        let now = of(&[AlarmKind::Isolated, AlarmKind::TableFull], "3 peers");
+        let kinds = |these: &[Alarm], others: &[Alarm]| {
+            let lacking = lacking(these, others);
+            lacking.map(|it| it.alarm).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(&now, &before), [AlarmKind::TableFull]);
+        assert_eq!(kinds(&before, &now), [AlarmKind::Diverged]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub const KINDS_MAX: usize = 5;
 /// The same of what is no trouble: there each one counts.
 const GOOD_KINDS_MAX: usize = 100;
 /// The most of a message that is repeated when it is told how often it was left out.
-const TEXT_CHARS_MAX: usize = 300;
+const TEXT_CHARS_MAX: usize = 600;
 
 /// What was said of late, by the place in the code that said it.
 #[derive(Debug, Default)]
