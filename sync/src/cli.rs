@@ -283,7 +283,17 @@ impl From<Trouble> for Undone {
 impl From<VerbError> for Undone {
     fn from(error: VerbError) -> Self {
         match error {
-            VerbError::Trouble(trouble) => trouble.into(),
+            VerbError::Trouble(trouble) => {
+                let is_none =
+                    matches!(trouble, Trouble::Forbidden { .. } | Trouble::Missing { .. });
+                let undone = Self::from(trouble);
+                if !is_none {
+                    return undone;
+                }
+                let hint =
+                    "where --tls is not `auto` (in the chart: tls.mode), there is no authority";
+                Self::new(undone.exit, format!("{}\n{hint}", undone.text))
+            }
             VerbError::Output(error) => error.into(),
             error => Self::new(Exit::Failed, chain(&error)),
         }

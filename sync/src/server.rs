@@ -51,13 +51,13 @@ impl Responder {
             return problem(StatusCode::NOT_FOUND, &detail);
         }
         let bounds = &self.node.bounds;
-        let asker = request.extensions().get::<Asker>().copied();
+        let from = request.extensions().get::<Asker>().copied();
         // The turn comes before the body, so that only so much of bodies is in memory.
         let kib = self.kib(&request);
         let turn = async { tokio::try_join!(self.turns.acquire(), self.room.acquire_many(kib)) };
         let Ok(Ok(_turn)) = tokio::time::timeout(bounds.turn, turn).await else {
             let detail = "too many messages are being dealt with";
-            return self.done(refuse(HandshakeRefused::Busy, detail), asker);
+            return self.done(refuse(HandshakeRefused::Busy, detail), from);
         };
         let watch = Stopwatch::start();
         let asked = request.headers().get(trace::HEADER);
@@ -76,7 +76,7 @@ impl Responder {
         let work = async {
             let responded = respond(&self.node.manager, &body, self.node.options.protocols).await;
             self.tell(&responded, watch.elapsed());
-            self.done(responded, asker)
+            self.done(responded, from)
         };
         let answered = trace::within(place, work).await;
         self.node.metrics.exchanges.answering_took(watch.elapsed());
@@ -124,7 +124,7 @@ impl Responder {
     }
 
     /// Notes what was asked and answered, and begins what follows from it.
-    fn done(&self, responded: Responded, asker: Option<Asker>) -> Answered {
+    fn done(&self, responded: Responded, from: Option<Asker>) -> Answered {
         let Responded { response, report } = responded;
         let node = &self.node;
         let sent = node.metrics.exchanges.bytes(Direction::Sent);
@@ -136,7 +136,7 @@ impl Responder {
             && refusal.reason != HandshakeRefused::Myself
         {
             tracing::warn!(
-                peer = asker.map(|Asker(from)| tracing::field::display(from)),
+                peer = from.map(|Asker(from)| tracing::field::display(from)),
                 reason = refusal.reason.word(),
                 error = refusal.detail,
                 "a peer was refused"

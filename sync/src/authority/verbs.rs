@@ -5,7 +5,6 @@ use std::io::{self, Write};
 use clap::Subcommand;
 use peer_table::{AuthorityId, WallTime};
 use serde::Serialize;
-use udht_tell::chain;
 
 use super::secret::{AuthoritySecret, Replaced, content};
 use super::state::{Authority, Overlap, Signer, Stage, Unchanged, written_time};
@@ -61,13 +60,7 @@ pub(crate) enum AuthorityVerb {
 pub(crate) enum VerbError {
     /// The Secret cannot be had or changed.
     #[error(transparent)]
-    Trouble(Trouble),
-    /// There is no Secret for this pod, and there need not be one.
-    #[error(
-        "{}. Where --tls is not `auto` (in the chart: tls.mode), there is no authority",
-        chain(.0)
-    )]
-    NoSecret(Trouble),
+    Trouble(#[from] Trouble),
     /// The change cannot be made now.
     #[error(transparent)]
     Unchanged(#[from] Unchanged),
@@ -79,15 +72,6 @@ pub(crate) enum VerbError {
     /// Nobody can be told.
     #[error("cannot write the answer")]
     Output(#[from] io::Error),
-}
-
-impl From<Trouble> for VerbError {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Forbidden { .. } | Trouble::Missing { .. } => Self::NoSecret(trouble),
-            other => Self::Trouble(other),
-        }
-    }
 }
 
 impl AuthorityVerb {
