@@ -40,6 +40,8 @@ use peer_table::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::clock::MindsClock;
+pub use self::clock::OwnClock;
 pub use self::explain::{Explanation, OriginSeen, Since};
 use self::floors::FloorsCommand;
 pub use self::floors::{ReplicasView, Tending};
@@ -305,6 +307,7 @@ struct Work {
     clock: Clock,
     /// What was being written when the store no longer said whether it is.
     doubt: Option<Doubt>,
+    minds_clock: MindsClock,
 }
 
 /// This machine's wall clock.
@@ -371,6 +374,7 @@ pub async fn open(
         commands: receiver,
         clock,
         doubt: None,
+        minds_clock: MindsClock::AfterStart,
     };
     work.publish_figures();
     let reading = read::Reading::new(&shared, waiting, &sender);

@@ -2,6 +2,7 @@
 //! real cluster for the tests that need one.
 
 pub mod browser;
+pub mod clock;
 pub mod cluster;
 pub mod disk;
 pub mod http;

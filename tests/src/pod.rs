@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use ureq::Agent;
 
+use crate::clock::Clock;
 use crate::cluster::trickle::Way;
 use crate::cluster::wait::until;
 use crate::http::{self, Answer};
@@ -119,6 +120,7 @@ impl Cluster {
                 }),
                 discovery: discovery.clone(),
                 options: options.clone(),
+                clock: None,
                 redis: None,
                 manager: None,
                 sync: None,
@@ -167,6 +169,7 @@ pub struct Pod {
     store: PathBuf,
     discovery: String,
     options: ClusterOptions,
+    clock: Option<Clock>,
     /// The server that keeps the table, while it runs.
     pub redis: Option<Process>,
     /// The manager, while it runs.
@@ -234,6 +237,11 @@ impl Pod {
         self.store = store;
     }
 
+    /// From its next start on, manager and sync read the time of day from this clock.
+    pub fn go_by(&mut self, clock: Clock) {
+        self.clock = Some(clock);
+    }
+
     /// The file of its store, or the directory of its Redis.
     pub fn store(&self) -> &Path {
         &self.store
@@ -284,6 +292,10 @@ impl Pod {
                 self.manager_arguments(),
             ),
             Part::Sync => ("sync", program("udht-sync")?, self.sync_arguments()),
+        };
+        let (program, arguments) = match &self.clock {
+            Some(clock) if part != Part::Redis => clock.under(&program, arguments),
+            _ => (program, arguments),
         };
         let name = format!("{name} {}", self.number);
         *self.place(part) = Some(Process::start(&name, &program, &arguments)?);

@@ -1,8 +1,7 @@
 //! Each alarm, provoked in real processes: it is seen in the status of the pod, in its figures and by
 //! `udht-sync peers`, and it ends by itself once what it is about is over.
 //!
-//! What real processes cannot be brought to here is tested beside the code: clocks, queues and the
-//! brake in `peer-exchange::alarms` and in the contract tests of manager, the Kubernetes API in those
+//! What real processes cannot be brought to here is tested beside the code: queues and the brake in `peer-exchange::alarms` and in the contract tests of manager, the Kubernetes API in those
 //! of sync.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use udht_tests::clock::Clock;
 use udht_tests::cluster::wait::until;
 use udht_tests::http::{self, agent};
 use udht_tests::pod::{Cluster, ClusterOptions, Part, Pod, StoreKind};
@@ -283,6 +283,81 @@ fn a_redis_that_is_killed_is_a_store_that_fails_until_it_is_back() {
     pod.ready(Part::Redis).unwrap();
     ends(pod);
     assert_eq!(status(pod).unwrap()["ready"], true);
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_told_of_and_poisons_nothing_until_it_is_right() {
+    if !is_installed("faketime").unwrap() {
+        println!("skipped: faketime is needed");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::new(folder.path().join("clock")).unwrap();
+    let mut cluster = Cluster::set_up(folder.path(), 3, &options()).unwrap();
+    cluster.pod(1).go_by(clock.clone());
+    for pod in &mut cluster.pods {
+        pod.start().unwrap();
+    }
+    cluster.wait_until_joined(&agent()).unwrap();
+    cluster.pods.iter().for_each(ends);
+    let [first, second, third] = &cluster.pods[..] else {
+        unreachable!("three pods")
+    };
+    let peer = json!({"name": "p", "ip": "10.0.0.7"});
+    for ahead in [3_600, -3_600] {
+        clock.set(ahead).unwrap();
+        begins(first, "clock_outlier");
+        shows(first, "ALARM clock_outlier");
+        counts(first, "sync", "clock_outlier", "1");
+        counts(first, "manager", "clock_outlier", "1");
+        let url = format!("{}/v1/peers/wrong", first.manager_url());
+        let refused = http::put(&agent(), &url, &peer).unwrap();
+        assert_eq!(refused.status, 503, "{refused:?}");
+        put(second, "meanwhile");
+        until("the others are equal", PATIENCE, || {
+            let [second, third] = [second, third].map(|pod| pod.digest(&agent()));
+            ensure!(second? == third?);
+            Ok(())
+        })
+        .unwrap();
+        for other in [second, third] {
+            let alarms = &status(other).unwrap()["alarms"];
+            assert_eq!(find(alarms, "clock_outlier"), None, "{alarms:#}");
+        }
+
+        // It heals by itself what it noted while it was wrong.
+        clock.set(0).unwrap();
+        cluster.pods.iter().for_each(ends);
+        until("the first takes writes again", PATIENCE, || {
+            let after = format!("{}/v1/peers/after", first.manager_url());
+            http::put(&agent(), &after, &peer)?.ok().map(drop)
+        })
+        .unwrap();
+        cluster.pods.iter().for_each(ends);
+        cluster.wait_until_equal(&agent()).unwrap();
+    }
+}
+
+#[test]
+fn releases_that_are_too_far_apart_isolate_each_other_by_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::set_up(folder.path(), 2, &options()).unwrap();
+    cluster.pod(1).speak_protocols("1-1");
+    cluster.pod(2).speak_protocols("2-2");
+    for pod in &mut cluster.pods {
+        pod.start().unwrap();
+    }
+    for (of, peer) in [(0, 1), (1, 0)] {
+        let peer = cluster.pods[peer].exchange_address();
+        let alarm = says(&cluster.pods[of], "isolated", &peer, "refused_protocol");
+        let advice = alarm["advice"].as_str().unwrap();
+        assert!(advice.contains("neighbouring"), "{alarm}");
+    }
+    let pod = cluster.pod(1);
+    pod.kill().unwrap();
+    pod.speak_protocols("1-2");
+    pod.start().unwrap();
+    cluster.pods.iter().for_each(ends);
 }
 
 #[test]

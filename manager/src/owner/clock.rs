@@ -5,10 +5,12 @@
 //! are written anew. A store that ends in between still has the rest as it was: it is healed again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peer_table::opening::Opening;
 use peer_table::table::Entries;
 use peer_table::{Clock, Contact, Key, OriginId, Reading, Table, WallTime};
+use udht_tell::chain;
 use uuid::Uuid;
 
 use super::floors::FloorsCommand;
@@ -18,6 +20,38 @@ use crate::store::{Commit, StoreError, Stored};
 
 /// Records that are written anew in one transaction at the most.
 const HEALED_AT_ONCE: usize = 2_048;
+
+/// What is known of this machine's clock.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum OwnClock {
+    /// Nothing: too few others were talked to of late.
+    Unknown,
+    /// It is near those of most others.
+    Agrees,
+    /// It is so far from those of most others, which is too far.
+    Off(Duration),
+}
+
+impl OwnClock {
+    /// How far it is off, if it is.
+    pub const fn off(self) -> Option<Duration> {
+        match self {
+            Self::Off(off) => Some(off),
+            Self::Unknown | Self::Agrees => None,
+        }
+    }
+}
+
+/// Why there may be something that a wrong clock left behind.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum MindsClock {
+    /// There is nothing.
+    No,
+    /// Nobody knows what the clock was before.
+    AfterStart,
+    /// The clock was wrong.
+    WasOff,
+}
 
 /// What is ahead of a wall clock.
 struct Ahead {
@@ -42,20 +76,32 @@ impl Ahead {
         reading.wall() > self.versions
     }
 
-    /// The keys of what is to be healed, and the highest reading that is right.
-    fn in_table(&self, table: &Table) -> (Vec<Key>, Reading) {
-        let (mut keys, mut highest) = (Vec::new(), Reading::default());
+    fn in_table(&self, table: &Table) -> Found {
+        let mut found = Found::default();
         for (key, row) in table.rows_after(None, usize::MAX) {
             let is_ahead = self.is(row.version.reading);
-            if !is_ahead {
-                highest = highest.max(row.version.reading);
+            if is_ahead {
+                found.stamped += 1;
+            } else {
+                found.highest = found.highest.max(row.version.reading);
             }
             if is_ahead || row.contact > self.contacts {
-                keys.push(key.clone());
+                found.keys.push(key.clone());
             }
         }
-        (keys, highest)
+        found
     }
+}
+
+/// What is ahead in a table.
+#[derive(Default)]
+struct Found {
+    /// The keys of what is to be healed.
+    keys: Vec<Key>,
+    /// Of how many the version is ahead, and not the contact alone.
+    stamped: usize,
+    /// The highest reading that is right.
+    highest: Reading,
 }
 
 impl Owner {
@@ -70,11 +116,53 @@ impl Owner {
 }
 
 impl Work {
+    /// Has what a wrong clock left behind healed by itself once the clock is right again: contacts, and
+    /// how far the own clock has come. A record that was stamped ahead waits for somebody's word, as a
+    /// later write of another pod would give way to it.
+    pub(super) async fn mind_clock(&mut self, clock: OwnClock) {
+        let is_sure = match (clock, self.minds_clock) {
+            (OwnClock::Off(_), _) => {
+                self.minds_clock = MindsClock::WasOff;
+                return;
+            }
+            (OwnClock::Agrees, MindsClock::AfterStart | MindsClock::WasOff) => true,
+            // Peers refuse contacts that are ahead. Exchanges become rare for it, and it is these that
+            // the clocks are compared in.
+            (OwnClock::Unknown, MindsClock::WasOff) => false,
+            (OwnClock::Agrees, MindsClock::No)
+            | (OwnClock::Unknown, MindsClock::No | MindsClock::AfterStart) => return,
+        };
+        let now = wall_now();
+        let ahead = Ahead::of(&self.clock, now);
+        let Found { keys, stamped, .. } = ahead.in_table(&self.shared.current().table);
+        let is_far = self.clock.last().wall() > now.plus(self.shared.drift_max);
+        if stamped > 0 {
+            if is_sure {
+                tracing::warn!(
+                    records = stamped,
+                    "the clock is right, and these are stamped too far ahead: udht-manager \
+                     heal-clock stamps them anew"
+                );
+            }
+        } else if (!keys.is_empty() || is_sure && is_far)
+            && let Err(error) = self.heal_clock().await
+        {
+            tracing::warn!(
+                error = chain(&error),
+                "what a wrong clock left behind is not healed yet"
+            );
+            return;
+        }
+        if is_sure {
+            self.minds_clock = MindsClock::No;
+        }
+    }
+
     pub(super) async fn heal_clock(&mut self) -> Result<usize, OwnerError> {
         let shared = Arc::clone(&self.shared);
         let now = wall_now();
         let ahead = Ahead::of(&self.clock, now);
-        let (keys, highest) = ahead.in_table(&shared.current().table);
+        let Found { keys, highest, .. } = ahead.in_table(&shared.current().table);
         if keys.is_empty() && !ahead.is(self.clock.last()) {
             return Ok(0);
         }

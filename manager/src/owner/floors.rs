@@ -16,6 +16,7 @@ use peer_table::table::{Changes, SessionId};
 use peer_table::{OriginId, Reading, StoreId, Table, WallTime};
 use tokio::sync::oneshot;
 
+use super::clock::OwnClock;
 use super::load;
 use super::pod::known_as;
 use super::task::{AnyAnswer, Doubt, fail};
@@ -35,7 +36,7 @@ pub(super) enum FloorsCommand {
     /// All that the partner of an exchange of ours had is here.
     Advance(SessionId, Snapshot, Answer<bool>),
     /// The floors are to be looked after.
-    Tend(Evidence, Answer<Option<Publication>>),
+    Tend(Evidence, OwnClock, Answer<Option<Publication>>),
     /// Somebody says that a replica will not come back.
     GiveUp(StoreId, Answer<Option<OriginId>>),
     /// This replica is to start over.
@@ -52,7 +53,7 @@ impl FloorsCommand {
             Self::Snapshot(answer) => AnyAnswer::Snapshot(answer),
             Self::Join(_, answer) => AnyAnswer::Join(answer),
             Self::Advance(_, _, answer) => AnyAnswer::Advance(answer),
-            Self::Tend(_, answer) => AnyAnswer::Tend(answer),
+            Self::Tend(_, _, answer) => AnyAnswer::Tend(answer),
             Self::GiveUp(_, answer) => AnyAnswer::GiveUp(answer),
             Self::StartOver(answer) => AnyAnswer::StartOver(answer),
             Self::HealClock(answer) => AnyAnswer::HealClock(answer),
@@ -149,15 +150,15 @@ impl Owner {
             .await
     }
 
-    /// Looks after the floors; the answer is what all others are to be told. `clock_off` says how far
-    /// this machine's clock is from those of most others, where that is too far.
+    /// Looks after the floors; the answer is what all others are to be told. `clock` is what is known
+    /// of this machine's clock.
     pub async fn tend(
         &self,
         evidence: Evidence,
-        clock_off: Option<Duration>,
+        clock: OwnClock,
     ) -> Result<Option<Publication>, OwnerError> {
-        self.shared.set_clock_off(clock_off);
-        self.floors(|answer| FloorsCommand::Tend(evidence, answer))
+        self.shared.set_clock_off(clock.off());
+        self.floors(|answer| FloorsCommand::Tend(evidence, clock, answer))
             .await
     }
 
@@ -301,9 +302,13 @@ impl Work {
                 let advanced = self.advance(session, &partner).await;
                 reply(answer, advanced, AnyAnswer::Advance);
             }
-            FloorsCommand::Tend(evidence, answer) => {
+            FloorsCommand::Tend(evidence, clock, answer) => {
                 let tended = self.tend(&evidence).await;
+                let is_done = tended.is_ok();
                 reply(answer, tended, AnyAnswer::Tend);
+                if is_done {
+                    self.mind_clock(clock).await;
+                }
             }
             FloorsCommand::GiveUp(store, answer) => {
                 let given_up = self.give_up(store).await;

@@ -37,7 +37,7 @@ use super::problem::{Fails, Kind, Problem};
 use super::query::{Count, FromQuery, Params, Query};
 use super::slots::Slot;
 use super::watch::{gone, heartbeat};
-use crate::owner::{MergedRecords, Owner};
+use crate::owner::{MergedRecords, OwnClock, Owner};
 
 /// Changes that are told at once. With the largest records, a batch of them is 4 MiB.
 const PART_CHANGES: usize = 256;
@@ -198,9 +198,12 @@ pub(super) async fn tend(
     Protobuf(tend): Protobuf<Tend>,
 ) -> Result<Response, Problem> {
     let evidence = tend.read().map_err(|error| Problem::message(&error))?;
-    let off = Duration::from_millis(tend.clock_off_ms.unsigned_abs());
-    let off = (!off.is_zero()).then_some(off);
-    let publication = app.owner.tend(evidence, off).await?;
+    let clock = match tend.clock_off_ms {
+        0 if tend.clock_agrees => OwnClock::Agrees,
+        0 => OwnClock::Unknown,
+        off_ms => OwnClock::Off(Duration::from_millis(off_ms.unsigned_abs())),
+    };
+    let publication = app.owner.tend(evidence, clock).await?;
     Ok(protobuf(&TendAnswer {
         publication: publication.as_ref().map(Into::into),
     }))

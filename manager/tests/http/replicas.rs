@@ -57,6 +57,34 @@ async fn clock_off(manager: &Manager, off_ms: i64) {
     send(manager, "/v1/sync/tend", &tend).expect(200).await;
 }
 
+async fn clock_agrees(manager: &Manager) {
+    let tend = Tend {
+        clock_agrees: true,
+        ..Tend::from(&Evidence::default())
+    };
+    send(manager, "/v1/sync/tend", &tend).expect(200).await;
+}
+
+/// Has its store say that of these records, and that the own clock was as far, and opens it anew.
+async fn reopened_with(
+    manager: Manager,
+    records: peer_table::table::Entries,
+    last: Reading,
+) -> Manager {
+    let commit = udht_manager::store::Commit {
+        records: vec![(
+            manager.owner.table_name().clone(),
+            std::sync::Arc::new(records),
+        )],
+        stamped: Some(last),
+        ..Default::default()
+    };
+    udht_manager::store::Store::commit(&*manager.store, commit)
+        .await
+        .unwrap();
+    manager.reopened().await
+}
+
 /// Two replicas that know each other. Those of the tests are all of one store until they start over.
 pub async fn two() -> (Manager, Manager) {
     let (one, other) = (Manager::of_no_pause().await, Manager::of_no_pause().await);
@@ -345,18 +373,11 @@ async fn what_a_wrong_clock_stamped_is_healed_and_writes_are_taken_again() {
     };
     ahead.insert("p3".parse().unwrap(), tombstone);
     let stamped = ahead.values().map(|entry| entry.version.reading).max();
-    let commit = udht_manager::store::Commit {
-        records: vec![(
-            manager.owner.table_name().clone(),
-            std::sync::Arc::new(ahead),
-        )],
-        stamped,
-        ..Default::default()
-    };
-    udht_manager::store::Store::commit(&*manager.store, commit)
-        .await
-        .unwrap();
-    let manager = manager.reopened().await;
+    let manager = reopened_with(manager, ahead, stamped.unwrap()).await;
+    // Another pod may have written them meanwhile, so it is not done by itself.
+    let as_it_was = manager.owner.origin();
+    clock_agrees(&manager).await;
+    assert_eq!(manager.owner.origin(), as_it_was);
     let refused = manager.put("/v1/peers/p9", &peer()).expect(503).await;
     assert_eq!(refused.problem(), "clock-ahead");
     let (before, list) = (
@@ -397,24 +418,70 @@ async fn what_a_wrong_clock_stamped_is_healed_and_writes_are_taken_again() {
 }
 
 #[tokio::test]
+async fn contacts_are_healed_by_themselves_once_the_clock_is_no_longer_wrong() {
+    let manager = Manager::new().await;
+    let key: Key = "p1".parse().unwrap();
+    manager.put("/v1/peers/p1", &peer()).expect(201).await;
+    let right = manager.owner.get(&key).await.unwrap().unwrap();
+    let ahead = a_day_ahead(&right, manager.owner.origin());
+    let seen = Entry {
+        version: right.version,
+        ..ahead.clone()
+    };
+    let records = [(key.clone(), seen)].into_iter().collect();
+    let manager = reopened_with(manager, records, ahead.version.reading).await;
+    let refused = manager.put("/v1/peers/p9", &peer()).expect(503).await;
+    assert_eq!(refused.problem(), "clock-ahead");
+
+    let before = manager.owner.origin();
+    // Nobody knows, and then it is wrong.
+    for off_ms in [0, 86_400_000] {
+        clock_off(&manager, off_ms).await;
+        assert_eq!(manager.owner.origin(), before);
+    }
+    // That the others do not say so any more is enough.
+    clock_off(&manager, 0).await;
+    // The answer comes before what follows from it.
+    manager.put("/v1/peers/p9", &peer()).expect(201).await;
+    let after = manager.owner.origin();
+    assert_ne!(after, before);
+    let healed = manager.owner.get(&key).await.unwrap().unwrap();
+    assert_eq!(healed.version, right.version);
+    assert!(healed.contact <= peer_table::Contact::at(wall_now()));
+    let other = Manager::new().await;
+    assert!(learn(&other, &manager).await);
+    assert_eq!(other.owner.counts(), manager.owner.counts());
+
+    // It is looked for no more once it is known to be right.
+    for _ in 0..2 {
+        clock_agrees(&manager).await;
+        manager.put("/v1/peers/p9", &peer()).expect(200).await;
+        assert_eq!(manager.owner.origin(), after);
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_before_a_start_goes_on_from_what_is_right_once_it_agrees() {
+    let manager = Manager::new().await;
+    let tomorrow = Reading::from_u64((wall_now().as_millis() + 86_400_000) << 16);
+    let manager = reopened_with(manager, peer_table::table::Entries::default(), tomorrow).await;
+    let refused = manager.put("/v1/peers/p1", &peer()).expect(503).await;
+    assert_eq!(refused.problem(), "clock-ahead");
+    clock_off(&manager, 0).await;
+    manager.put("/v1/peers/p1", &peer()).expect(503).await;
+    clock_agrees(&manager).await;
+    manager.put("/v1/peers/p1", &peer()).expect(201).await;
+}
+
+#[tokio::test]
 async fn a_clock_that_is_not_healed_whole_is_healed_again() {
     let manager = Manager::new().await;
     let key: Key = "p1".parse().unwrap();
     manager.put("/v1/peers/p1", &peer()).expect(201).await;
     let entry = manager.owner.get(&key).await.unwrap().unwrap();
     let entry = a_day_ahead(&entry, manager.owner.origin());
-    let commit = udht_manager::store::Commit {
-        stamped: Some(entry.version.reading),
-        records: vec![(
-            manager.owner.table_name().clone(),
-            std::sync::Arc::new([(key, entry)].into_iter().collect()),
-        )],
-        ..Default::default()
-    };
-    udht_manager::store::Store::commit(&*manager.store, commit)
-        .await
-        .unwrap();
-    let manager = manager.reopened().await;
+    let last = entry.version.reading;
+    let manager = reopened_with(manager, [(key, entry)].into_iter().collect(), last).await;
     manager.fail_store(true);
     let refused = manager.post("/v1/clock/heal").expect(503).await;
     assert_eq!(refused.problem(), "unavailable");

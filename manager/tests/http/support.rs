@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use udht_manager::config::PodArgs;
 use udht_manager::metrics::Metrics;
-use udht_manager::owner::{self, Owner, OwnerConfig};
+use udht_manager::owner::{self, OwnClock, Owner, OwnerConfig};
 use udht_manager::server::{self, App};
 
 use crate::contract;
@@ -87,7 +87,7 @@ impl Manager {
             is_braked: true,
             ..Evidence::default()
         };
-        owner.tend(first, None).await.unwrap();
+        owner.tend(first, OwnClock::Unknown).await.unwrap();
         let stopping = CancellationToken::new();
         let app = App::new(owner.clone(), metrics, stopping.clone());
         let manager = Self {

@@ -448,18 +448,10 @@ impl PeerBook {
     /// than `limit`: of the last peers that were talked to, more than half say so, and all these in
     /// one direction. With one peer alone nobody knows whose clock is wrong.
     pub fn own_clock_off(&self, limit: Duration, now: Uptime) -> Option<i64> {
-        let measured = self.peers.values().filter(|peer| !peer.is_self);
-        let measured = measured.filter_map(|peer| Some((peer.succeeded?, peer.skew_ms?)));
-        let mut measured: Vec<_> = measured
-            .filter(|(at, _)| *at >= now.minus(CLOCKS_WITHIN))
-            .collect();
-        measured.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
-        measured.truncate(CLOCKS);
-        let mut skews: Vec<_> = measured.into_iter().map(|(_, skew_ms)| skew_ms).collect();
+        let skews = self.skews(now);
         if skews.len() < 2 {
             return None;
         }
-        skews.sort_unstable();
         let limit_ms = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
         let majority = skews.len() / 2 + 1;
         // The least that a majority agrees on, in either direction.
@@ -472,6 +464,31 @@ impl PeerBook {
         } else {
             None
         }
+    }
+
+    /// Whether more than half of the last peers that were talked to, two of them at the least, have a
+    /// clock that is no further from ours than `limit`.
+    pub fn own_clock_agrees(&self, limit: Duration, now: Uptime) -> bool {
+        let skews = self.skews(now);
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let near = skews
+            .iter()
+            .filter(|skew_ms| skew_ms.unsigned_abs() <= limit_ms);
+        skews.len() >= 2 && near.count() * 2 > skews.len()
+    }
+
+    /// How far the clocks of the last peers that were talked to are ahead of ours, in order.
+    fn skews(&self, now: Uptime) -> Vec<i64> {
+        let measured = self.peers.values().filter(|peer| !peer.is_self);
+        let measured = measured.filter_map(|peer| Some((peer.succeeded?, peer.skew_ms?)));
+        let mut measured: Vec<_> = measured
+            .filter(|(at, _)| *at >= now.minus(CLOCKS_WITHIN))
+            .collect();
+        measured.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
+        measured.truncate(CLOCKS);
+        let mut skews: Vec<_> = measured.into_iter().map(|(_, skew_ms)| skew_ms).collect();
+        skews.sort_unstable();
+        skews
     }
 }
 
@@ -725,6 +742,24 @@ mod tests {
         assert_eq!(off(&[60_000]).0, None, "of two, nobody knows which");
         assert_eq!(off(&[10_000, 10_000]).0, None);
         assert_eq!(off(&[i64::MIN, i64::MIN]).0, Some(i64::MAX));
+    }
+
+    #[test]
+    fn our_clock_agrees_where_most_of_the_others_say_what_it_says() {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let agrees = |skews: &[i64], now| {
+            let mut book = book(skews.len() as u64);
+            for (n, skew_ms) in (1..).zip(skews) {
+                book.succeeded(&address(u64::from(n)), &partner(n), *skew_ms, None, at(100));
+            }
+            book.own_clock_agrees(LIMIT, at(now))
+        };
+        assert!(agrees(&[0, -10_000], 110));
+        assert!(agrees(&[i64::MIN, 0, 5], 110), "one of the others is wrong");
+        assert!(!agrees(&[0], 110), "of two, nobody knows which");
+        assert!(!agrees(&[0, 10_001], 110));
+        assert!(!agrees(&[0, 0], 1_000), "that was long ago");
+        assert!(!agrees(&[], 110));
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Tending {
     pub async fn tend(&self, gone: Vec<Key>, is_braked: bool) -> Result<bool, ManagerError> {
         let is_blind = self.is_listed && self.node.pods().borrow().sight != Sight::Live;
         let met = std::mem::take(&mut *self.node.met_ids.ids());
-        let (evidence, clock_off_ms) = {
+        let (evidence, clock_off_ms, clock_agrees) = {
             let now = self.node.uptime();
             let book = self.node.book();
             let may_begin = !is_blind && book.is_new_cluster();
@@ -123,7 +123,8 @@ impl Tending {
                 met: met.iter().copied().collect(),
                 gone,
             };
-            (evidence, book.own_clock_off(self.drift_max, now))
+            let off_ms = book.own_clock_off(self.drift_max, now);
+            (evidence, off_ms, book.own_clock_agrees(self.drift_max, now))
         };
         let met_ids = &self.node.met_ids;
         met_ids
@@ -139,6 +140,7 @@ impl Tending {
         self.node.metrics.lifecycle.clock_off.set(clock_off);
         let tend = Tend {
             clock_off_ms,
+            clock_agrees,
             ..Tend::from(&evidence)
         };
         match self.node.manager.tend(&tend).await {

@@ -164,6 +164,7 @@ fn within_a_pod() -> Vec<Case> {
                 gone: vec!["files-7".to_owned(), "files-8".to_owned()],
                 clock_off_ms: -12_345,
                 joined: vec![0xa1; 16],
+                clock_agrees: false,
             },
         ),
         Case::message(

@@ -75,6 +75,10 @@ pub struct Advanced {
 
 /// Has a manager look after its floors: [`Evidence`].
 #[derive(Clone, PartialEq, Eq, Message)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and a field of the wire"
+)]
 pub struct Tend {
     /// See [`Evidence::has_strangers`].
     #[prost(bool, tag = "1")]
@@ -98,6 +102,9 @@ pub struct Tend {
     /// See [`Evidence::joined`]: 16 bytes, or none.
     #[prost(bytes = "vec", tag = "7")]
     pub joined: Vec<u8>,
+    /// Whether this machine's clock is known to be near those of most others.
+    #[prost(bool, tag = "8")]
+    pub clock_agrees: bool,
 }
 
 impl From<&Evidence> for Tend {
@@ -117,6 +124,7 @@ impl From<&Evidence> for Tend {
             joined: evidence
                 .joined
                 .map_or_else(Vec::new, |id| id.as_bytes().to_vec()),
+            clock_agrees: false,
         }
     }
 }

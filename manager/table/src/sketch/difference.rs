@@ -251,12 +251,13 @@ impl Difference {
     /// How many symbols to have in total before the next attempt to decode: always more than there
     /// are.
     ///
-    /// It follows the estimate, with a margin that is too small for one difference in eight: a
-    /// larger one costs more bytes than it saves round trips. If it is more than the sketches have,
-    /// another way of exchange is cheaper.
+    /// It follows the estimate, with a margin that is too small for one difference in seven: a larger
+    /// one costs more bytes than it saves round trips. If it is more than the sketches have, another
+    /// way of exchange is cheaper.
     pub fn symbols_needed(&self) -> usize {
-        // In standard deviations of the estimate.
-        const MARGIN: f64 = 1.3;
+        // In standard deviations of the estimate. Measured, of 1,000 elements: with 1.3, 2.14 round
+        // trips and 2.27 times the bytes of the fingerprints; with 1.0, 2.20 and 2.21 times.
+        const MARGIN: f64 = 1.15;
         let surplus = self.totals.surplus();
         let Estimate {
             elements,
