@@ -58,6 +58,8 @@ struct Ahead {
     /// Versions and contacts up to there are right.
     versions: WallTime,
     contacts: Contact,
+    /// Versions from there on nobody takes whose clock is right.
+    refused: WallTime,
     now: Contact,
 }
 
@@ -65,9 +67,11 @@ impl Ahead {
     /// Of `now`, where a version may be ahead by half of the drift, as when it is stamped, and a
     /// contact by all of it.
     fn of(clock: &Clock, now: WallTime) -> Self {
+        let refused = now.plus(clock.drift_max());
         Self {
             versions: now.plus(clock.drift_max() / 2),
-            contacts: Contact::at(now.plus(clock.drift_max())),
+            contacts: Contact::at(refused),
+            refused,
             now: Contact::at(now),
         }
     }
@@ -80,11 +84,10 @@ impl Ahead {
         let mut found = Found::default();
         for (key, row) in table.rows_after(None, usize::MAX) {
             let is_ahead = self.is(row.version.reading);
-            if is_ahead {
-                found.stamped += 1;
-            } else {
+            if !is_ahead {
                 found.highest = found.highest.max(row.version.reading);
             }
+            found.refused += usize::from(row.version.reading.wall() > self.refused);
             if is_ahead || row.contact > self.contacts {
                 found.keys.push(key.clone());
             }
@@ -98,8 +101,8 @@ impl Ahead {
 struct Found {
     /// The keys of what is to be healed.
     keys: Vec<Key>,
-    /// Of how many the version is ahead, and not the contact alone.
-    stamped: usize,
+    /// Of how many the version is so far ahead that nobody takes it.
+    refused: usize,
     /// The highest reading that is right.
     highest: Reading,
 }
@@ -134,12 +137,12 @@ impl Work {
         };
         let now = wall_now();
         let ahead = Ahead::of(&self.clock, now);
-        let Found { keys, stamped, .. } = ahead.in_table(&self.shared.current().table);
-        let is_far = self.clock.last().wall() > now.plus(self.shared.drift_max);
-        if stamped > 0 {
+        let Found { keys, refused, .. } = ahead.in_table(&self.shared.current().table);
+        let is_far = self.clock.last().wall() > ahead.refused;
+        if refused > 0 {
             if is_sure {
                 tracing::warn!(
-                    records = stamped,
+                    records = refused,
                     "the clock is right, and these are stamped too far ahead: udht-manager \
                      heal-clock stamps them anew"
                 );
