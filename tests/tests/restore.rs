@@ -307,6 +307,28 @@ fn a_deleted_record_comes_back_on_purpose_and_not_by_an_old_store() {
     }
 }
 
+/// It opens its store once more before it can hear that this was given up: nobody waits for that either.
+#[test]
+fn a_store_that_was_given_up_and_comes_back_holds_nothing_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = start(folder.path(), 3);
+    put(&cluster.pods[0], "p1", "kept");
+    cluster.wait_until_equal(&agent()).unwrap();
+    let store = store_of(&cluster.pods[2]);
+    cluster.pod(3).kill().unwrap();
+    give_up(&store, folder.path(), &cluster.pods[0]);
+    cluster.pod(3).start().unwrap();
+    until("it has started over", PATIENCE, || {
+        let replicas = cluster.pods[2].way().get("/v1/replicas")?.ok()?;
+        ensure!(replicas["store"] != store.as_str() && replicas["belongs"] == true);
+        Ok(())
+    })
+    .unwrap();
+    delete(&cluster.pods[1], "p1");
+    wait_until_tombstones_left(&cluster);
+    is_everywhere(&cluster, "p1", None);
+}
+
 #[test]
 fn a_whole_table_is_replaced_while_all_pods_take_writes() {
     let folder = tempfile::tempdir().unwrap();
