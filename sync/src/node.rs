@@ -358,6 +358,7 @@ impl Node {
     pub fn failed(&self, address: &Address, error: &ExchangeError, what: &'static str) {
         let now = self.uptime();
         let word = failure(error).unwrap_or_else(|| error.word());
+        let result = result_word(word);
         match error {
             ExchangeError::Own(_) => {
                 tracing::warn!(error = chain(error), "{what}");
@@ -374,11 +375,9 @@ impl Node {
                 self.book().mark_self(address, now);
             }
             _ if self.is_left_alone(address, now) => {
-                let result = result_word(word);
                 tracing::debug!(peer = %address, result, error = chain(error), "{what}");
             }
             _ => {
-                let result = result_word(word);
                 tracing::warn!(peer = %address, result, error = chain(error), "{what}");
                 self.book().failed(address, word, now, wall::random());
             }

@@ -1,5 +1,5 @@
-//! A clock of a pod's own, by libfaketime: the programs run as they are, and what they ask the system for the time of day is
-//! answered by that.
+//! A clock of a pod's own, by libfaketime: the programs run as they are, and what they ask the system
+//! for the time of day is answered by that.
 
 use std::fs;
 use std::path::{Path, PathBuf};

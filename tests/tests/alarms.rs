@@ -1,8 +1,8 @@
 //! Each alarm, provoked in real processes: it is seen in the status of the pod, in its figures and by
 //! `udht-sync peers`, and it ends by itself once what it is about is over.
 //!
-//! What real processes cannot be brought to here is tested beside the code: queues and the brake in `peer-exchange::alarms` and in the contract tests of manager, the Kubernetes API in those
-//! of sync.
+//! What real processes cannot be brought to here is tested beside the code: queues and the brake in
+//! `peer-exchange::alarms` and in the contract tests of manager, the Kubernetes API in those of sync.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "strangers/credentials.rs"]
@@ -383,6 +383,42 @@ fn a_deleted_record_that_waits_for_a_pod_that_is_gone_is_told_of_with_its_name()
 
     cluster.pod(3).start().unwrap();
     cluster.pods.iter().for_each(ends);
+}
+
+#[test]
+fn two_that_gave_each_other_up_name_one_another_until_one_starts_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(folder.path(), 2, &options()).unwrap();
+    cluster.wait_until_joined(&agent()).unwrap();
+    cluster.pods.iter().for_each(ends);
+    cluster.pods.iter().for_each(|pod| meets(pod, 1));
+    let store = |pod: &Pod| status(pod).unwrap()["store"].as_str().unwrap().to_owned();
+    let stores: Vec<_> = cluster.pods.iter().map(store).collect();
+    // What one of them says must not reach the other before that one has said it too.
+    cluster.pod(1).kill_part(Part::Sync).unwrap();
+    cluster.pod(2).kill_part(Part::Sync).unwrap();
+    for (pod, other) in cluster.pods.iter().zip(stores.iter().rev()) {
+        let url = format!("{}/v1/replicas/{other}/give-up", pod.manager_url());
+        http::post(&agent(), &url, &Value::Null)
+            .unwrap()
+            .ok()
+            .unwrap();
+    }
+    cluster.pod(1).start_sync().unwrap();
+    cluster.pod(2).start_sync().unwrap();
+    for (pod, other) in cluster.pods.iter().zip(stores.iter().rev()) {
+        says(pod, "mutual", other, "given_up");
+        shows(pod, "ALARM mutual");
+        counts(pod, "manager", "mutual", "1");
+    }
+
+    let url = format!("{}/v1/replicas/start-over", cluster.pods[1].manager_url());
+    http::post(&agent(), &url, &Value::Null)
+        .unwrap()
+        .ok()
+        .unwrap();
+    cluster.pods.iter().for_each(ends);
+    cluster.wait_until_equal(&agent()).unwrap();
 }
 
 #[test]

@@ -191,7 +191,7 @@ impl Owner {
             floors: table.floors().clone(),
             held_back: table.held_back(tending.has_strangers),
             tombstones: table.tombstones(),
-            mutual: self.shared.mutual.list(wall_now()),
+            mutual: self.shared.mutual.list(table.floors(), wall_now()),
             opening: current.opening.clone(),
             tending,
         }
@@ -239,7 +239,8 @@ impl Shared {
     }
 
     fn show_mutual(&self) {
-        let is_mutual = !self.mutual.list(wall_now()).is_empty();
+        let parties = self.mutual.list(self.current().table.floors(), wall_now());
+        let is_mutual = !parties.is_empty();
         self.metrics.floors.mutual.set(i64::from(is_mutual));
     }
 
@@ -338,15 +339,6 @@ impl Work {
         };
         let ages = self.shared.ages;
         let joined = floors.take(theirs, &earlier, ages, &mut self.clock, wall_now())?;
-        if let Some(teller) = theirs.teller()? {
-            let mutual = &self.shared.mutual;
-            match joined {
-                Joined::Mutual => mutual.refused(teller, wall_now()),
-                Joined::Known | Joined::News => mutual.agreed(teller, &floors),
-                Joined::GivenUp => {}
-            }
-            self.shared.show_mutual();
-        }
         match joined {
             Joined::Known => {}
             Joined::News => self.store_floors(floors).await?,
@@ -356,7 +348,13 @@ impl Work {
                 self.start_over("its peers have given it up").await?;
                 return Err(OwnerError::StartedOver);
             }
-            Joined::Mutual => return Err(OwnerError::Mutual),
+            Joined::Mutual => {
+                if let Some(teller) = theirs.teller()? {
+                    self.shared.mutual.refused(teller, wall_now());
+                    self.shared.show_mutual();
+                }
+                return Err(OwnerError::Mutual);
+            }
         }
         Ok(Replicas::of(self.shared.current().table.floors(), true))
     }

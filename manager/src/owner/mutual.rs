@@ -30,27 +30,20 @@ impl Mutual {
         }
     }
 
-    /// Notes that `teller` was heard of, and is none of them: nor is what its pod was before.
-    pub(super) fn agreed(&self, teller: OriginId, floors: &Floors) {
-        let pod_of = |id| floors.whose(id).and_then(|whose| whose.peer_id);
-        let mut parties = self.parties();
-        if parties.is_empty() {
-            return;
-        }
-        let pod = pod_of(teller);
-        let is_it = |id: OriginId| id == teller || pod.is_some() && pod_of(id) == pod;
-        parties.retain(|id, _| !is_it(*id));
-    }
-
     /// Notes that this replica has started over.
     pub(super) fn clear(&self) {
         self.parties().clear();
     }
 
-    /// Those that were heard of lately.
-    pub(super) fn list(&self, now: WallTime) -> Vec<OriginId> {
+    /// Those that were heard of lately, and whose pods have not come under another id since.
+    pub(super) fn list(&self, floors: &Floors, now: WallTime) -> Vec<OriginId> {
+        let is_back = |id: OriginId| {
+            let pod = floors.whose(id).and_then(|whose| whose.peer_id);
+            let mut others = floors.publications().filter(|it| it.origin != floors.own());
+            pod.is_some() && others.any(|it| it.peer_id == pod)
+        };
         let mut parties = self.parties();
-        parties.retain(|_, at| at.plus(REMEMBERED) > now);
+        parties.retain(|id, at| at.plus(REMEMBERED) > now && !is_back(*id));
         parties.keys().copied().collect()
     }
 }
@@ -95,28 +88,26 @@ mod tests {
         for origin in [1, 2] {
             mutual.refused(id(origin), at(3));
         }
-        // That a third one agrees says nothing of these.
+        // That a third one comes says nothing of these.
         floors.hear(publication(3, "c"), at(3));
-        mutual.agreed(id(3), &floors);
-        mutual.agreed(id(9), &floors);
-        assert_eq!(mutual.list(at(3)), [id(1), id(2)]);
+        assert_eq!(mutual.list(&floors, at(3)), [id(1), id(2)]);
         floors.hear(publication(4, "a"), at(4));
-        mutual.agreed(id(4), &floors);
-        assert_eq!(mutual.list(at(4)), [id(2)]);
+        assert_eq!(mutual.list(&floors, at(4)), [id(2)]);
         mutual.clear();
-        assert!(mutual.list(at(4)).is_empty());
+        assert!(mutual.list(&floors, at(4)).is_empty());
     }
 
     #[test]
     fn who_was_not_heard_of_for_long_is_none_and_there_is_a_bound() {
+        let floors = Floors::new(id(0));
         let mutual = Mutual::default();
         mutual.refused(id(1), at(0));
-        assert_eq!(mutual.list(at(599)), [id(1)]);
-        assert!(mutual.list(at(600)).is_empty());
+        assert_eq!(mutual.list(&floors, at(599)), [id(1)]);
+        assert!(mutual.list(&floors, at(600)).is_empty());
         for number in 0..=PARTIES_MAX as u64 {
             let origin = OriginId::from_bytes(u128::from(number).to_le_bytes());
             mutual.refused(origin, at(0));
         }
-        assert_eq!(mutual.list(at(1)).len(), PARTIES_MAX);
+        assert_eq!(mutual.list(&floors, at(1)).len(), PARTIES_MAX);
     }
 }

@@ -43,7 +43,7 @@ impl Owner {
         let crowded_ms = shared.crowded_ms.load(Ordering::Relaxed);
         let current = shared.current();
         let (table, floors) = (&current.table, current.table.floors());
-        let mutual = shared.mutual.list(wall_now()).into_iter();
+        let mutual = shared.mutual.list(floors, wall_now()).into_iter();
         let holders = table.holders(tending.has_strangers).into_iter();
         Signs {
             store_fails: None,
