@@ -15,6 +15,7 @@ mod load;
 mod mutual;
 mod pod;
 mod read;
+mod recent;
 mod signs;
 mod task;
 #[cfg(test)]
@@ -49,6 +50,7 @@ use self::mutual::Mutual;
 pub use self::pod::BindRefused;
 use self::pod::{Kept, known_as};
 use self::read::{QUEUE_READS_MAX, Read};
+use self::recent::Recent;
 use self::task::Doubt;
 use crate::config::{PodArgs, Storage};
 use crate::metrics::Metrics;
@@ -239,6 +241,7 @@ struct Shared {
     /// Since when there is a history.
     since: WallTime,
     current: RwLock<Current>,
+    recent: Recent,
     store: Arc<dyn Store>,
     revision: watch::Sender<Revision>,
     metrics: Arc<Metrics>,
@@ -354,6 +357,7 @@ pub async fn open(
         crowded_ms: AtomicU64::new(0),
         table_name,
         history: Mutex::new(History::new(&fingerprint_key)),
+        recent: Recent::new(&fingerprint_key),
         since: now,
         current: RwLock::new(Current {
             opening,

@@ -175,15 +175,16 @@ fn a_second_manager_is_told_of_the_first_and_takes_over_when_that_is_killed() {
 }
 
 #[test]
-fn while_redis_is_away_everything_is_503_with_retry_after_and_goes_on_when_it_is_back() {
+fn while_redis_is_away_all_but_what_is_at_hand_is_503_with_retry_after_and_goes_on_when_it_is_back()
+{
     let place = Place::new(2);
     let server = place.server(&[]);
     let (manager, address) = place.listening();
     expect(&call(address, "PUT", "/v1/peers/a", PEER), 201, &[]);
     expect(&call(address, "GET", "/readyz", ""), 200, &[]);
     drop(server);
+    expect(&call(address, "GET", "/v1/peers/a", ""), 200, &["files-0"]);
     for (method, path, body) in [
-        ("GET", "/v1/peers/a", ""),
         ("GET", "/v1/peers", ""),
         ("PUT", "/v1/peers/b", PEER),
         ("DELETE", "/v1/peers/a", ""),

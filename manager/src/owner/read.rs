@@ -1,4 +1,5 @@
-//! Reading: which records there are says the index, what they say the store.
+//! Reading: which records there are says the index, what they say the store, or [`Recent`] where one
+//! was read or written here before.
 //!
 //! Reads of single records share calls of the store: while one is under way, those that come in
 //! gather for the next. A call for fifty records costs manager and store little more than one for one.
@@ -84,11 +85,13 @@ impl Owner {
     pub async fn get(&self, key: &Key) -> Result<Option<Entry>, OwnerError> {
         let version = {
             let current = self.shared.valid()?;
-            let row = current.table.row(key).filter(|row| row.is_live());
-            row.map(|row| row.version)
-        };
-        let Some(version) = version else {
-            return Ok(None);
+            let Some(row) = current.table.row(key).filter(|row| row.is_live()) else {
+                return Ok(None);
+            };
+            if let Some(entry) = self.shared.recent.get(key, row) {
+                return Ok(Some(entry));
+            }
+            row.version
         };
         let (answer, answered) = oneshot::channel();
         let read = Read {
@@ -99,7 +102,11 @@ impl Owner {
         let sent = self.reads.send(read).await;
         sent.map_err(|_| OwnerError::Stopped)?;
         let entry = answered.await.map_err(|_| OwnerError::Stopped)??;
-        Ok(entry.filter(Entry::is_live))
+        let entry = entry.filter(Entry::is_live);
+        if let Some(entry) = &entry {
+            self.shared.recent.put(key.clone(), entry.clone());
+        }
+        Ok(entry)
     }
 
     /// The next live records in the order of their keys, at most [`PAGE_RECORDS`] and `limit`, and

@@ -194,6 +194,7 @@ impl Work {
         group: &[Command],
     ) -> Result<(BTreeMap<Key, Entry>, Vec<Key>), StoreError> {
         let mut wrong: Vec<Key> = Vec::new();
+        let mut held = BTreeMap::new();
         let mut rows: Vec<(Key, Version)> = {
             let current = self.shared.current();
             let table = &current.table;
@@ -220,6 +221,10 @@ impl Work {
             }
             let rows = written.chain(merged).filter_map(|key| {
                 let row = table.row(key)?;
+                if let Some(entry) = self.shared.recent.get(key, row) {
+                    held.insert(key.clone(), entry);
+                    return None;
+                }
                 Some((key.clone(), row.version))
             });
             rows.collect()
@@ -228,7 +233,8 @@ impl Work {
         rows.dedup();
         let found = self.shared.read(rows).await?;
         wrong.extend(found.wrong);
-        Ok((found.records.into_iter().flatten().collect(), wrong))
+        held.extend(found.records.into_iter().flatten());
+        Ok((held, wrong))
     }
 
     /// Brings the index in line with what is stored under `keys`. What it loses by that, the next
@@ -284,12 +290,18 @@ impl Work {
     /// Has the table do what the store has done, and wakes those who watch.
     fn apply(&self, mut changes: Changes) {
         let (notes, at) = (std::mem::take(&mut changes.notes), changes.at());
+        let entries = Arc::clone(&changes.entries);
         let revision = {
             // Whoever looks at both sees them agree.
             let mut history = self.shared.history();
             history.note(notes, at);
             let mut current = self.shared.change();
             current.table.apply(changes);
+            let own = current.opening.origin;
+            let written_here = entries.iter().filter(|(_, it)| it.version.origin == own);
+            for (key, entry) in written_here.filter(|(_, it)| it.is_live()) {
+                self.shared.recent.put(key.clone(), entry.clone());
+            }
             current.table.feed().revision()
         };
         self.shared.revision.send_replace(revision);

@@ -57,6 +57,19 @@ impl Running {
         Ok(self.owner.write(write).await?.unwrap())
     }
 
+    /// Has a peer bring a record, which is not at hand as one is that was written here.
+    async fn take(&self, key: &str) -> Entry {
+        let written = self.put(key).await.unwrap().entry;
+        let mut version = written.version;
+        version.origin = OriginId::from_bytes([9; 16]);
+        version.reading = Reading::from_u64(version.reading.as_u64() + 1);
+        let entry = Entry { version, ..written };
+        let records = vec![(key.parse().unwrap(), entry.clone())];
+        let merged = self.owner.merge(None, records, Via::Exchange, None);
+        assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
+        entry
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Entry>, OwnerError> {
         self.owner.get(&key.parse().unwrap()).await
     }
@@ -157,7 +170,7 @@ async fn a_store_that_was_rolled_back_is_read_again() {
 async fn a_reader_never_takes_a_missing_record_for_a_deleted_one() {
     let server = Server::start(&[]);
     let running = Running::over(&server.url()).await;
-    running.put("a").await.unwrap();
+    running.take("a").await;
     running.put("b").await.unwrap();
     server.tell(&format!("HDEL {} a", hash(&running))).await;
     let read = running.get("a").await.unwrap_err();
@@ -173,7 +186,7 @@ async fn a_reader_never_takes_a_missing_record_for_a_deleted_one() {
 async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer() {
     let server = Server::start(&[]);
     let running = Running::over(&server.url()).await;
-    let whole = running.put("a").await.unwrap().entry;
+    let whole = running.take("a").await;
     let revision = running.owner.revision();
     let before = running.owner.state(0).unwrap().tables[0].digest;
     server
@@ -271,14 +284,16 @@ async fn a_write_of_unknown_outcome_is_announced_just_if_it_turns_out_to_be_stor
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_server_is_away_everything_is_refused_and_goes_on_when_it_is_back() {
+async fn while_the_server_is_away_only_what_is_at_hand_is_read_and_all_goes_on_when_it_is_back() {
     let server = Server::start(&[]);
     let running = Running::over(&server.url()).await;
     let kept = running.put("a").await.unwrap().entry;
+    let taken = running.take("p").await;
     let revision = running.owner.revision();
     server.kill();
     running.put("b").await.unwrap_err();
-    running.get("a").await.unwrap_err();
+    assert_eq!(running.get("a").await.unwrap(), Some(kept.clone()));
+    running.get("p").await.unwrap_err();
     running.owner.page(None, 10).await.unwrap_err();
     running.owner.probe().await.unwrap_err();
     let mut of_peer = kept.clone();
@@ -293,7 +308,13 @@ async fn while_the_server_is_away_everything_is_refused_and_goes_on_when_it_is_b
     while running.put("d").await.is_err() {}
     running.owner.probe().await.unwrap();
     assert_eq!(running.get("a").await.unwrap(), Some(kept));
-    assert_eq!(running.owner.counts(), (2, 0));
+    // From now on it is at hand too.
+    assert_eq!(running.get("p").await.unwrap(), Some(taken.clone()));
+    server.kill();
+    assert_eq!(running.get("p").await.unwrap(), Some(taken));
+    server.start_again();
+    while running.owner.probe().await.is_err() {}
+    assert_eq!(running.owner.counts(), (3, 0));
     assert_eq!(running.owner.changes_since(revision, 9).unwrap().len(), 1);
     running.end().await;
 }

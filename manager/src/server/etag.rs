@@ -12,7 +12,8 @@ use super::schema::EntityTags;
 
 /// The strong tag of a version.
 pub(super) fn of(version: Version) -> HeaderValue {
-    HeaderValue::try_from(format!("\"{version}\"")).expect("hexadecimal digits and a dash")
+    let tag = ["\"", version.text().as_str(), "\""].concat();
+    HeaderValue::try_from(tag).expect("hexadecimal digits and a dash")
 }
 
 /// `If-Match` and `If-None-Match` of a request (RFC 9110, section 13.1).

@@ -19,7 +19,9 @@ pub(super) const EVENTS: &str = "text/event-stream";
 
 /// An answer in JSON.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
-    let text = serde_json::to_vec(value).expect("what is answered has strings for keys");
+    // Most answers are one peer, and fit.
+    let mut text = Vec::with_capacity(512);
+    serde_json::to_writer(&mut text, value).expect("what is answered has strings for keys");
     (status, [(CONTENT_TYPE, JSON)], text).into_response()
 }
 

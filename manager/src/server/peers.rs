@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use peer_table::history::Refusal;
-use peer_table::peers::{Filter, InvalidField, Peer};
+use peer_table::peers::{Filter, InvalidField, Peer, Shown};
 use peer_table::table::{Match, Precondition, WriteRefused};
 use peer_table::{Contact, Entry, Key};
 use serde::Serialize;
@@ -336,7 +336,7 @@ async fn write(
 }
 
 fn answer(status: StatusCode, key: &Key, entry: &Entry) -> Result<Response, Problem> {
-    let peer = Peer::from_entry(key, entry).ok().flatten();
+    let peer = Shown::from_entry(key, entry).ok().flatten();
     let peer = peer.ok_or_else(|| Problem::unreadable(key))?;
     let mut response = media::json(status, &peer);
     let headers = response.headers_mut();

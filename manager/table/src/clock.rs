@@ -81,10 +81,45 @@ pub struct Version {
 #[error("not a version as this service gives them out")]
 pub struct InvalidVersion;
 
+impl Version {
+    /// Its text, without memory of its own: it is part of every answer, and twice.
+    pub fn text(&self) -> VersionText {
+        let mut text = [b'-'; VersionText::BYTES];
+        let (reading, origin) = text.split_at_mut(READING_DIGITS);
+        hex(&self.reading.0.to_be_bytes(), reading);
+        hex(self.origin.as_bytes(), &mut origin[1..]);
+        VersionText(text)
+    }
+}
+
+/// How many hexadecimal digits a reading has in a version's text.
+const READING_DIGITS: usize = 16;
+
+/// The text of a [`Version`]: its reading and its origin in hexadecimal digits, with a dash between.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct VersionText([u8; Self::BYTES]);
+
+impl VersionText {
+    /// Its length.
+    pub const BYTES: usize = READING_DIGITS + 1 + 32;
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("digits and a dash")
+    }
+}
+
+/// Writes two digits for each of `bytes`.
+fn hex(bytes: &[u8], digits: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (byte, digits) in bytes.iter().zip(digits.as_chunks_mut::<2>().0) {
+        *digits = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let origin = u128::from_be_bytes(*self.origin.as_bytes());
-        write!(f, "{:016x}-{origin:032x}", self.reading.0)
+        f.write_str(self.text().as_str())
     }
 }
 

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::draft::{
     Draft, InvalidField, LABEL_KEY_CHARS_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX,
@@ -72,13 +73,58 @@ pub struct Peer {
     pub version: String,
 }
 
-impl Peer {
+/// A [`Peer`] whose texts are those of its record: what an answer about one peer is written from, in
+/// the same JSON and in a third of the time.
+pub struct Shown<'a> {
+    key: &'a Key,
+    entry: &'a Entry,
+    said: Said<'a>,
+}
+
+impl<'a> Shown<'a> {
     /// The peer of a live record; `None` for a tombstone.
-    pub fn from_entry(key: &Key, entry: &Entry) -> Result<Option<Self>, InvalidContent> {
+    pub fn from_entry(key: &'a Key, entry: &'a Entry) -> Result<Option<Self>, InvalidContent> {
         let Some(content) = entry.content() else {
             return Ok(None);
         };
         let said = Said::from_content(content.as_bytes())?;
+        Ok(Some(Self { key, entry, said }))
+    }
+}
+
+impl Serialize for Shown<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { key, entry, said } = self;
+        let mut peer = serializer.serialize_struct("Peer", 9)?;
+        peer.serialize_field("peer_id", key.as_str())?;
+        peer.serialize_field("name", said.name)?;
+        peer.serialize_field("ip", &said.ip)?;
+        peer.serialize_field("ports", &Pairs(&said.ports))?;
+        peer.serialize_field("labels", &Pairs(&said.labels))?;
+        peer.serialize_field("createdAt", &rfc3339(said.created_at))?;
+        peer.serialize_field("updatedAt", &rfc3339(entry.version.reading.wall()))?;
+        let contact = entry.contact.time().map(rfc3339);
+        peer.serialize_field("lastConnectionOn", &contact)?;
+        peer.serialize_field("version", entry.version.text().as_str())?;
+        peer.end()
+    }
+}
+
+/// A map, as what it is made of in order.
+struct Pairs<'a, T>(&'a [(&'a str, T)]);
+
+impl<T: Serialize> Serialize for Pairs<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+    }
+}
+
+impl Peer {
+    /// The peer of a live record; `None` for a tombstone.
+    pub fn from_entry(key: &Key, entry: &Entry) -> Result<Option<Self>, InvalidContent> {
+        let Some(Shown { said, .. }) = Shown::from_entry(key, entry)? else {
+            return Ok(None);
+        };
         let labels = said.labels.into_iter();
         let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let ports = said.ports.into_iter();
@@ -225,6 +271,11 @@ mod tests {
             })
         );
         assert_eq!(Body::from_json(json.to_string().as_bytes()).unwrap(), body);
+        let shown = Shown::from_entry(&key, &entry).unwrap().unwrap();
+        assert_eq!(
+            serde_json::to_string(&shown).unwrap(),
+            serde_json::to_string(&peer).unwrap()
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!
 //! The index holds no contents, only what decides merges; contents are in the store.
 
+mod index;
 mod loading;
 mod plan;
 mod rekey;
@@ -21,10 +22,11 @@ use crate::feed::{Feed, FeedLimits};
 use crate::fingerprint::{Fingerprint, FingerprintKey};
 use crate::floors::{Floors, HeldBack, Snapshot};
 use crate::ids::OriginId;
-use crate::key::{Key, TableName};
+use crate::key::{Key, KeyHash, TableName};
 use crate::mutants;
 use crate::sketch::Sketch;
 
+use self::index::Index;
 pub use self::loading::Loading;
 pub use self::plan::{
     Changes, Entries, Match, MergeRefused, Merged, NewContent, Plan, Precondition, WriteRefused,
@@ -69,18 +71,24 @@ pub struct Row {
     pub contact: Contact,
     /// Its fingerprint.
     pub fingerprint: Fingerprint,
-    /// The digest of its content, or `None` for a tombstone.
-    content: Option<u64>,
+    is_live: bool,
+    /// The digest of its content; none of a tombstone.
+    content: u64,
 }
 
 impl Row {
     /// Whether it is not a tombstone.
     pub const fn is_live(&self) -> bool {
-        self.content.is_some()
+        self.is_live
+    }
+
+    /// Whether `entry` is the record that this is the row of.
+    pub fn is_of(&self, entry: &Entry) -> bool {
+        self.contact == entry.contact && self.rank() == entry.rank()
     }
 
     fn rank(&self) -> Rank {
-        Rank::new(self.version, self.content)
+        Rank::new(self.version, self.is_live.then_some(self.content))
     }
 }
 
@@ -102,8 +110,7 @@ pub struct Table {
     fingerprint_key: FingerprintKey,
     check_content: ContentCheck,
     limits: Limits,
-    rows: BTreeMap<Key, Row>,
-    keys: BTreeMap<Fingerprint, Key>,
+    index: Index,
     /// How many records each id wrote.
     origins: BTreeMap<OriginId, usize>,
     /// In the order in which they leave.
@@ -141,12 +148,11 @@ impl Table {
     /// An empty table.
     pub fn new(spec: TableSpec) -> Self {
         Self {
+            index: Index::new(KeyHash::from(&spec.fingerprint_key)),
             name: spec.name,
             fingerprint_key: spec.fingerprint_key,
             check_content: spec.check_content,
             limits: spec.limits,
-            rows: BTreeMap::new(),
-            keys: BTreeMap::new(),
             origins: BTreeMap::new(),
             tombstones: BTreeSet::new(),
             lost: BTreeSet::new(),
@@ -206,12 +212,12 @@ impl Table {
 
     /// What is known of `key`.
     pub fn row(&self, key: &Key) -> Option<&Row> {
-        self.rows.get(key)
+        self.index.get(key)
     }
 
     /// Live records.
     pub fn live(&self) -> usize {
-        self.rows.len() - self.tombstones.len()
+        self.index.len() - self.tombstones.len()
     }
 
     /// Deleted records that are still remembered.
@@ -298,14 +304,12 @@ impl Table {
         after: Option<&Key>,
         limit: usize,
     ) -> impl Iterator<Item = (&'a Key, &'a Row)> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let start = after.map_or(Unbounded, |key| Excluded(key.clone()));
-        self.rows.range((start, Unbounded)).take(limit)
+        self.index.after(after).take(limit)
     }
 
     /// The key whose record has this fingerprint now.
     pub fn key_of(&self, fingerprint: Fingerprint) -> Option<&Key> {
-        self.keys.get(&fingerprint)
+        self.index.key_of(fingerprint)
     }
 
     /// Up to `limit` fingerprints in ascending order, from the first at or above `from`.
@@ -315,11 +319,8 @@ impl Table {
         limit: usize,
     ) -> impl Iterator<Item = Fingerprint> {
         let off_by_one = usize::from(from.0 > 0 && mutants::is("page-off-by-one"));
-        self.keys
-            .range(from..)
-            .skip(off_by_one)
-            .map(|(fingerprint, _)| *fingerprint)
-            .take(limit)
+        let fingerprints = self.index.fingerprints_from(from);
+        fingerprints.skip(off_by_one).take(limit)
     }
 
     /// The first coded symbols of its fingerprints.
@@ -331,7 +332,7 @@ impl Table {
     pub fn digest(&self) -> Digest {
         let summary = self.sketch.summary();
         Digest {
-            records: self.rows.len() as u64,
+            records: self.index.len() as u64,
             sum: summary.sum,
             check: summary.check,
         }
@@ -357,7 +358,7 @@ impl Table {
     /// Whether merging `entry` into what is held of `key` may need the held content: the incoming
     /// body does not win, but its contact is later.
     pub fn needs_content(&self, key: &Key, entry: &Entry) -> bool {
-        self.rows.get(key).is_some_and(|row| {
+        self.index.get(key).is_some_and(|row| {
             row.is_live() && entry.contact > row.contact && entry.rank() <= row.rank()
         })
     }
@@ -371,7 +372,7 @@ impl Table {
             self.sessions.note(version, session);
         }
         for key in changes.removed {
-            if let Some((key, row)) = self.rows.remove_entry(&key) {
+            if let Some((key, row)) = self.index.remove(&key) {
                 self.unlink(&key, row);
             }
         }
@@ -386,7 +387,7 @@ impl Table {
     /// Takes out a record that the store does not hold, or not so that it can be read; says whether
     /// there was one. To other replicas it is one that this one lacks, so an exchange brings it again.
     pub fn forget(&mut self, key: &Key) -> bool {
-        let Some((key, row)) = self.rows.remove_entry(key) else {
+        let Some((key, row)) = self.index.remove(key) else {
             return false;
         };
         self.unlink(&key, row);
@@ -396,12 +397,11 @@ impl Table {
 
     fn set(&mut self, key: Key, entry: &Entry) {
         let row = self.row_of(&key, entry);
-        if let Some(old) = self.rows.insert(key.clone(), row) {
+        if let Some(old) = self.index.insert(key.clone(), row) {
             self.unlink(&key, old);
         }
         self.link(&key, &row);
         self.lost.remove(&key);
-        self.keys.insert(row.fingerprint, key);
     }
 
     fn row_of(&self, key: &Key, entry: &Entry) -> Row {
@@ -415,7 +415,8 @@ impl Table {
                 entry.is_live(),
                 entry.contact,
             ),
-            content: entry.content().map(Content::digest),
+            is_live: entry.is_live(),
+            content: entry.content().map_or(0, Content::digest),
         }
     }
 
@@ -432,9 +433,6 @@ impl Table {
     fn unlink(&mut self, key: &Key, old: Row) {
         if !mutants::is("sketch-keeps-what-was-removed") {
             self.sketch.remove(old.fingerprint);
-        }
-        if self.keys.get(&old.fingerprint) == Some(key) {
-            self.keys.remove(&old.fingerprint);
         }
         if let Some(records) = self.origins.get_mut(&old.version.origin) {
             *records -= 1;

@@ -312,6 +312,8 @@ async fn a_full_table_takes_changes_and_no_new_peer() {
 async fn a_store_that_does_not_answer_is_said_to_and_nothing_changes() {
     let manager = Manager::new().await;
     let put = manager.put("/v1/peers/p1", &peer()).expect(201).await;
+    // Anew, as what was written or read before is at hand.
+    let manager = manager.reopened().await;
     manager.get("/readyz").expect(200).await;
     manager.fail_store(true);
     for call in [
@@ -330,12 +332,16 @@ async fn a_store_that_does_not_answer_is_said_to_and_nothing_changes() {
     manager.fail_store(false);
     let read = manager.get("/v1/peers/p1").expect(200).await;
     assert_eq!(read.json(), put.json());
+    manager.fail_store(true);
+    let read = manager.get("/v1/peers/p1").expect(200).await;
+    assert_eq!(read.json(), put.json());
 }
 
 #[tokio::test]
 async fn a_damaged_record_is_passed_over_and_can_be_written_anew() {
     let manager = Manager::new().await;
     manager.fill(["a".to_owned(), "b".to_owned()]).await;
+    let manager = manager.reopened().await;
     manager.store.damage("a");
     let patch = manager
         .patch("/v1/peers/a", &json!({"name": "x"}))

@@ -1,39 +1,27 @@
 //! A table that is being read from its store.
-//!
-//! The two maps of its index are made at the end, each at once and in order. Made a record at a time,
-//! in the order in which a store has them, they take half the time of a start.
-//!
-//! What they are made of is sorted in runs as it comes, while the next part is on its way from the
-//! store; the sort at the end only merges these.
 
-use std::collections::BTreeMap;
-
-use super::{InvalidContent, Row, Table, TableSpec};
+use super::index::Filling;
+use super::{InvalidContent, Table, TableSpec};
 use crate::clock::WallTime;
 use crate::entry::Entry;
-use crate::fingerprint::Fingerprint;
-use crate::key::Key;
-
-/// How many are sorted at a time: few enough for a processor's cache.
-const RUN: usize = 1 << 13;
+use crate::key::{Key, KeyHash};
 
 /// A table that is being read from its store.
 #[derive(Debug)]
 pub struct Loading {
     /// All of it but its index.
     table: Table,
-    rows: Vec<(Key, Row)>,
-    keys: Vec<(Fingerprint, Key)>,
+    index: Filling,
 }
 
 impl Loading {
     /// The beginning, for about so many records.
     pub fn new(spec: TableSpec, records: usize) -> Self {
         let records = records.min(spec.limits.records_max);
+        let hash = KeyHash::from(&spec.fingerprint_key);
         Self {
             table: Table::new(spec),
-            rows: Vec::with_capacity(records),
-            keys: Vec::with_capacity(records),
+            index: Filling::new(hash, records),
         }
     }
 
@@ -43,14 +31,10 @@ impl Loading {
         let key = self.table.check_loaded(key, entry)?;
         self.table.floors.heard(entry.version, now);
         let row = self.table.row_of(&key, entry);
-        self.table.link(&key, &row);
-        self.keys.push((row.fingerprint, key.clone()));
-        self.rows.push((key, row));
-        if self.rows.len().is_multiple_of(RUN) {
-            let begin = self.rows.len() - RUN;
-            sort(&mut self.rows[begin..]);
-            sort(&mut self.keys[begin..]);
+        if let Some(old) = self.index.insert(key.clone(), row) {
+            self.table.unlink(&key, old);
         }
+        self.table.link(&key, &row);
         Ok(())
     }
 
@@ -66,33 +50,9 @@ impl Loading {
 
     /// The table.
     pub fn finish(self) -> Table {
-        let Self {
-            mut table,
-            mut rows,
-            mut keys,
-        } = self;
-        sort(&mut keys);
-        table.keys = BTreeMap::from_iter(keys);
-        sort(&mut rows);
-        rows.dedup_by(|(later_key, later), (key, row)| {
-            let is_again = later_key == key;
-            if is_again {
-                table.unlink(key, *row);
-                // If both are one, that went too.
-                table.unlink(key, *later);
-                table.link(key, later);
-                table.keys.insert(later.fingerprint, key.clone());
-                *row = *later;
-            }
-            is_again
-        });
-        table.rows = BTreeMap::from_iter(rows);
-        table.lost.retain(|key| !table.rows.contains_key(key));
+        let Self { mut table, index } = self;
+        table.index = index.finish();
+        table.lost.retain(|key| table.index.get(key).is_none());
         table
     }
-}
-
-/// Sorts so that what came later of one key stays behind what came earlier.
-fn sort<K: Ord, V>(pairs: &mut [(K, V)]) {
-    pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
 }

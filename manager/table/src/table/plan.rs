@@ -283,7 +283,7 @@ impl Plan<'_> {
     fn current(&self, key: &Key) -> Option<Held> {
         match self.entries.get(key) {
             Some(entry) => Some(entry.into()),
-            None => self.table.rows.get(key).map(Held::from),
+            None => self.table.index.get(key).map(Held::from),
         }
     }
 
@@ -293,7 +293,7 @@ impl Plan<'_> {
             Some(entry) => entry.is_live().then_some(entry.version),
             None => self
                 .table
-                .rows
+                .index
                 .get(key)
                 .filter(|row| row.is_live())
                 .map(|row| row.version),
@@ -303,7 +303,7 @@ impl Plan<'_> {
     /// The whole live record of `key` at this point of the group, if it could be read.
     pub fn live_entry(&self, key: &Key) -> Option<&Entry> {
         let entry = self.entries.get(key).or_else(|| {
-            let version = self.table.rows.get(key)?.version;
+            let version = self.table.index.get(key)?.version;
             self.held.get(key).filter(|entry| entry.version == version)
         })?;
         entry.is_live().then_some(entry)
@@ -598,7 +598,7 @@ impl Plan<'_> {
 
     /// Whether the table has no room for a new key.
     fn is_full(&self) -> bool {
-        self.table.rows.len() + self.added >= self.table.limits.records_max
+        self.table.index.len() + self.added >= self.table.limits.records_max
     }
 
     fn write(

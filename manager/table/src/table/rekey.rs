@@ -5,22 +5,20 @@
 //! more room than before.
 
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Unbounded};
 
 use super::Table;
 use crate::feed::Feed;
 use crate::fingerprint::{Fingerprint, FingerprintKey};
 use crate::floors::Floors;
-use crate::key::Key;
 use crate::sketch::Sketch;
 
 /// How far a table is with its new key.
 #[derive(Debug)]
 pub struct Rekeying {
     /// What leads from the old fingerprints to the records.
-    old: BTreeMap<Fingerprint, Key>,
-    /// The last record that is done.
-    after: Option<Key>,
+    old: BTreeMap<Fingerprint, u32>,
+    /// How many records are done.
+    done: usize,
 }
 
 impl Table {
@@ -31,37 +29,27 @@ impl Table {
         self.fingerprint_key = key;
         self.sketch = Sketch::new(self.sketch.len());
         Rekeying {
-            old: std::mem::take(&mut self.keys),
-            after: None,
+            old: self.index.take_fingerprints(),
+            done: 0,
         }
     }
 
     /// Makes the fingerprints of up to `rows_max` further records anew, of at least one; says
     /// whether it is done.
     pub fn rekey(&mut self, rekeying: &mut Rekeying, rows_max: usize) -> bool {
-        let rows_max = rows_max.max(1);
-        let Rekeying { old, after } = rekeying;
-        for _ in 0..rows_max {
-            old.pop_first();
-        }
-        let start = after.take().map_or(Unbounded, Excluded);
-        let mut rows = self.rows.range_mut::<Key, _>((start, Unbounded));
-        for _ in 0..rows_max {
-            let Some((key, row)) = rows.next() else {
+        for _ in 0..rows_max.max(1) {
+            rekeying.old.pop_first();
+            let fingerprint = self.index.renew(rekeying.done, |key, row| {
+                let (hash, name) = (&self.fingerprint_key, &self.name);
+                hash.fingerprint(name, key, row.version, row.is_live(), row.contact)
+            });
+            let Some(fingerprint) = fingerprint else {
                 return true;
             };
-            row.fingerprint = self.fingerprint_key.fingerprint(
-                &self.name,
-                key,
-                row.version,
-                row.is_live(),
-                row.contact,
-            );
-            self.sketch.insert(row.fingerprint);
-            self.keys.insert(row.fingerprint, key.clone());
-            *after = Some(key.clone());
+            self.sketch.insert(fingerprint);
+            rekeying.done += 1;
         }
-        rows.next().is_none()
+        rekeying.done == self.index.len()
     }
 
     /// Has its feed begin anew, as that of `epoch`: who follows it lists again.

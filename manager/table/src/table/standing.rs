@@ -75,7 +75,7 @@ impl Table {
                 (is_theirs || partner.vector.covers(*version)) && self.floors.covers_held(*version);
             both || mutants::is("left-out-by-horizon")
         });
-        let rows = both.filter_map(|(_, key)| self.rows.get(key));
+        let rows = both.filter_map(|(_, key)| self.index.get(key));
         rows.map(|row| row.fingerprint).collect()
     }
 }
