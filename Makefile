@@ -60,13 +60,13 @@ kill: setup ## rounds of kill -9 under load, with each store: ROUNDS=.. STORE=..
 		$(if $(SEED),--seed $(SEED))
 
 # A count is the same in every build, so the quick ones are taken with what `make test` built. All else is measured of the
-# programs as they go into the images.
+# programs that are in the images.
 bench: setup ## every number beside its goal and something real: QUICK=1 the counts alone, ONLY=GROUP; BENCH_ARGS="--list"
 	@$(if $(QUICK),,.ci/setup wrk)
 	@cargo build $(if $(QUICK),--workspace --bins --tests,--release -p udht-bench --bins)
-	@$(if $(QUICK),,cargo build --profile image -p udht-manager -p udht-sync --bins)
+	@$(if $(QUICK),,IMAGE_LOAD=no .ci/image)
 	@mkdir -p "$(TARGET_DIR)/bench"
-	@"$(TARGET_DIR)/$(if $(QUICK),debug,release)/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick,--programs "$(TARGET_DIR)/image") \
+	@"$(TARGET_DIR)/$(if $(QUICK),debug,release)/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick,--programs "$(TARGET_DIR)/$$(rustc -vV | sed -n 's/^host: //p')/image") \
 		$(if $(ONLY),--only $(ONLY)) $(BENCH_ARGS)
 
 render: ## k8s/ written anew from the chart

@@ -184,7 +184,8 @@ async fn converse<F, A>(
 {
     let last = &AtomicBool::new(false);
     let service = service_fn(move |request| {
-        let answer = answer(request);
+        // Answering is much to carry about, too, for a connection that mostly waits.
+        let answer = Box::pin(answer(request));
         async move {
             let mut answer = answer.await;
             if last.load(Ordering::Relaxed) {

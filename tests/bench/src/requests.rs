@@ -8,6 +8,10 @@
 //! transaction that survives it, index, sketch and feed) is all in its figure, and its program shares
 //! the processors with one process more.
 //!
+//! The manager has the records at hand that were read or written one by one last, up to 8 MiB of them, and
+//! so all of these. What a read takes that has to ask the store is a row of its own, of ten times as many
+//! records.
+//!
 //! How much of that HTTP alone takes is shown by a server that does nothing else ([`crate::bare`]), in
 //! turns with the same of Redis.
 //!
@@ -25,6 +29,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use fastrand::Rng;
 use hdrhistogram::Histogram;
+use peer_table::contract::BATCH_RECORDS_MAX;
 use peer_table::peers::Peer;
 use peer_table::sketch::Sketch;
 use peer_table::{Entry, Fingerprint, Key};
@@ -88,7 +93,8 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     ground.sketch(report, &folder.path().join("requests"))?;
     ground.lists(report, &folder.path().join("lists"))?;
     ground.watches(report)?;
-    ground.latencies(report)
+    ground.latencies(report)?;
+    ground.not_at_hand(report, &folder.path().join("others"))
 }
 
 impl Ground {
@@ -189,6 +195,26 @@ impl Ground {
         let row = Row::new(id, what, answered.figure(Unit::PerSecond));
         let by = format!("redis-benchmark {}", command[0]);
         Ok(row.beside(by, other.figure(Unit::PerSecond)))
+    }
+
+    /// Reads of so many records that few of them are at hand.
+    fn not_at_hand(&self, report: &mut Report, file: &Path) -> Result<()> {
+        const OTHERS: usize = 10 * RECORDS;
+        const CONNECTIONS: u32 = 50;
+        const TIMES: u32 = 5;
+        let others: Vec<_> = Records::new(RECORDS + 1).take(OTHERS).map(dated).collect();
+        for batch in batches(&others, BATCH_RECORDS_MAX) {
+            self.alone.merge(&batch)?;
+        }
+        let paths = others.iter().map(|(key, _)| path(key));
+        write_requests(file, paths.map(|path| (path, String::new())))?;
+        let field = id(DRAWN);
+        let get = ["HGET", OTHER_HASH, &field];
+        let what = format!("read a peer of {OTHERS} by id, {CONNECTIONS} at once");
+        let ours = || wrk(&self.alone.url(), CONNECTIONS, "GET", file);
+        let id = "requests/get/not-at-hand".to_owned();
+        report.add(self.beside_redis(id, what, CONNECTIONS, TIMES, &get, ours)?);
+        Ok(())
     }
 
     fn sketch(&self, report: &mut Report, file: &Path) -> Result<()> {
