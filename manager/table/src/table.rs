@@ -169,7 +169,7 @@ impl Table {
     pub fn load(&mut self, key: Key, entry: &Entry, now: WallTime) -> Result<(), InvalidContent> {
         let key = self.check_loaded(key, entry)?;
         self.floors.heard(entry.version, now);
-        self.set(key, entry);
+        self.set(&key, entry);
         Ok(())
     }
 
@@ -377,7 +377,7 @@ impl Table {
             }
         }
         for (key, entry) in &*changes.entries {
-            self.set(key.clone(), entry);
+            self.set(key, entry);
         }
         for change in changes.feed {
             self.feed.push(change);
@@ -395,13 +395,13 @@ impl Table {
         true
     }
 
-    fn set(&mut self, key: Key, entry: &Entry) {
-        let row = self.row_of(&key, entry);
+    fn set(&mut self, key: &Key, entry: &Entry) {
+        let row = self.row_of(key, entry);
         if let Some(old) = self.index.insert(key.clone(), row) {
-            self.unlink(&key, old);
+            self.unlink(key, old);
         }
-        self.link(&key, &row);
-        self.lost.remove(&key);
+        self.link(key, &row);
+        self.lost.remove(key);
     }
 
     fn row_of(&self, key: &Key, entry: &Entry) -> Row {
