@@ -74,7 +74,7 @@ pub struct Peer {
 }
 
 /// A [`Peer`] whose texts are those of its record: what an answer about one peer is written from, in
-/// the same JSON and in a third of the time.
+/// the same JSON without a copy of each.
 pub struct Shown<'a> {
     key: &'a Key,
     entry: &'a Entry,

@@ -16,7 +16,7 @@ use peer_table::contract::{BATCH_RECORDS_MAX, Batch};
 use peer_table::feed::{FeedLimits, Via};
 use peer_table::floors::Floors;
 use peer_table::opening::Draw;
-use peer_table::peers::{Peer, check_content, table_name};
+use peer_table::peers::{Peer, Shown, check_content, table_name};
 use peer_table::sketch::Sketch;
 use peer_table::table::{Limits, TableSpec};
 use peer_table::{
@@ -154,6 +154,15 @@ fn as_json(bencher: Bencher) {
     bencher.bench_local(|| {
         let peer = Peer::from_entry(black_box(&key), black_box(&entry)).expect("a peer");
         serde_json::to_vec(&peer).expect("as JSON")
+    });
+}
+
+#[divan::bench]
+fn shown_as_json(bencher: Bencher) {
+    let (key, entry) = Records::new(1).next().expect("a record");
+    bencher.bench_local(|| {
+        let shown = Shown::from_entry(black_box(&key), black_box(&entry)).expect("a peer");
+        serde_json::to_vec(&shown).expect("as JSON")
     });
 }
 

@@ -1,7 +1,7 @@
 //! A manager and its store without the sync beside it, so that nothing else uses the processors.
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use peer_table::contract::{Batch, MEDIA_TYPE, MergeAnswer, merged_code};
@@ -15,6 +15,7 @@ use udht_tests::http;
 use udht_tests::pod::{Cluster, ClusterOptions, Part, Pod, REDIS_PORT, StoreKind};
 use ureq::Agent;
 
+use crate::measure::wall_now;
 use crate::pairs::cpu_of_manager;
 
 /// The records that a manager of these benchmarks takes at the most.
@@ -119,8 +120,7 @@ pub(crate) fn batches(records: &[(Key, Entry)], of: usize) -> Vec<Vec<u8>> {
 
 /// The record as if it were written within the last day, as a manager goes by its machine's clock.
 pub(crate) fn dated((key, entry): (Key, Entry)) -> (Key, Entry) {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
+    let now = wall_now().as_millis();
     // What is above the counter is the time in milliseconds.
     let reading = entry.version.reading.as_u64();
     let reading = reading.wrapping_add(now.wrapping_sub(NOW.as_millis()) << 16);
