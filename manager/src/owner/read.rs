@@ -1,4 +1,4 @@
-//! Reading: which records there are says the index, what they say the store, or [`Recent`] where one
+//! Reading: which records there are says the index, what they say the store, or [`super::recent`] where one
 //! was read or written here before.
 //!
 //! Reads of single records share calls of the store: while one is under way, those that come in
