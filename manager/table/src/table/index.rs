@@ -100,8 +100,8 @@ impl Index {
         }
     }
 
-    /// Takes all fingerprints out, so that [`Index::renew`] can put others in. The answer is what they
-    /// led by, which may take long to drop at once.
+    /// Takes all fingerprints out, so that [`Index::renew`] can put others in. The answer is what led from
+    /// them to the rows; to drop it at once may take long.
     pub(super) fn take_fingerprints(&mut self) -> BTreeMap<Fingerprint, u32> {
         std::mem::take(&mut self.places)
     }
