@@ -59,6 +59,9 @@ kill: setup ## rounds of kill -9 under load, with each store: ROUNDS=.. STORE=..
 	@"$(TARGET_DIR)/release/kill" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(STORE),--store $(STORE)) \
 		$(if $(SEED),--seed $(SEED))
 
+# Where .ci/image leaves what it puts into the images.
+IMAGE_PROGRAMS = $(TARGET_DIR)/$(shell rustc -vV | sed -n 's/^host: //p')/image
+
 # A count is the same in every build, so the quick ones are taken with what `make test` built. All else is measured of the
 # programs that are in the images.
 bench: setup ## every number beside its goal and something real: QUICK=1 the counts alone, ONLY=GROUP; BENCH_ARGS="--list"
@@ -66,7 +69,7 @@ bench: setup ## every number beside its goal and something real: QUICK=1 the cou
 	@cargo build $(if $(QUICK),--workspace --bins --tests,--release -p udht-bench --bins)
 	@$(if $(QUICK),,IMAGE_LOAD=no .ci/image)
 	@mkdir -p "$(TARGET_DIR)/bench"
-	@"$(TARGET_DIR)/$(if $(QUICK),debug,release)/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick,--programs "$(TARGET_DIR)/$$(rustc -vV | sed -n 's/^host: //p')/image") \
+	@"$(TARGET_DIR)/$(if $(QUICK),debug,release)/bench" --json "$(TARGET_DIR)/bench/results.json" $(if $(QUICK),--quick,--programs "$(IMAGE_PROGRAMS)") \
 		$(if $(ONLY),--only $(ONLY)) $(BENCH_ARGS)
 
 render: ## k8s/ written anew from the chart

@@ -291,19 +291,18 @@ impl Work {
     fn apply(&self, mut changes: Changes) {
         let (notes, at) = (std::mem::take(&mut changes.notes), changes.at());
         let entries = Arc::clone(&changes.entries);
-        let revision = {
+        let (own, revision) = {
             // Whoever looks at both sees them agree.
             let mut history = self.shared.history();
             history.note(notes, at);
             let mut current = self.shared.change();
             current.table.apply(changes);
-            let own = current.opening.origin;
-            let written_here = entries.iter().filter(|(_, it)| it.version.origin == own);
-            for (key, entry) in written_here.filter(|(_, it)| it.is_live()) {
-                self.shared.recent.put(key.clone(), entry.clone());
-            }
-            current.table.feed().revision()
+            (current.opening.origin, current.table.feed().revision())
         };
+        let written_here = entries.iter().filter(|(_, it)| it.version.origin == own);
+        for (key, entry) in written_here.filter(|(_, it)| it.is_live()) {
+            self.shared.recent.put(key.clone(), entry.clone());
+        }
         self.shared.revision.send_replace(revision);
     }
 

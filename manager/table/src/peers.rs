@@ -113,9 +113,9 @@ impl Serialize for Shown<'_> {
 /// A map, as what it is made of in order.
 struct Pairs<'a, T>(&'a [(&'a str, T)]);
 
-impl<T: Serialize> Serialize for Pairs<'_, T> {
+impl<T: Serialize + Copy> Serialize for Pairs<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+        serializer.collect_map(self.0.iter().copied())
     }
 }
 

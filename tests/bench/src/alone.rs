@@ -11,11 +11,11 @@ use prost::Message;
 use redis::Connection;
 use tempfile::TempDir;
 use udht_replica::{NOW, peers};
+use udht_sync::wall;
 use udht_tests::http;
 use udht_tests::pod::{Cluster, ClusterOptions, Part, Pod, REDIS_PORT, StoreKind};
 use ureq::Agent;
 
-use crate::measure::wall_now;
 use crate::pairs::cpu_of_manager;
 
 /// The records that a manager of these benchmarks takes at the most.
@@ -120,7 +120,7 @@ pub(crate) fn batches(records: &[(Key, Entry)], of: usize) -> Vec<Vec<u8>> {
 
 /// The record as if it were written within the last day, as a manager goes by its machine's clock.
 pub(crate) fn dated((key, entry): (Key, Entry)) -> (Key, Entry) {
-    let now = wall_now().as_millis();
+    let now = wall::now().as_millis();
     // What is above the counter is the time in milliseconds.
     let reading = entry.version.reading.as_u64();
     let reading = reading.wrapping_add(now.wrapping_sub(NOW.as_millis()) << 16);

@@ -23,9 +23,10 @@ use peer_table::Contact;
 use tokio::runtime::Runtime;
 use udht_sync::config::{Bounds, EndsArgs};
 use udht_sync::node::Node;
+use udht_sync::wall;
 use udht_tests::pod::Part;
 
-use crate::measure::{Samples, Times, wall_now};
+use crate::measure::{Samples, Times};
 use crate::pairs::{self, CLUSTER, Pairs, Secured, cpu_of};
 use crate::report::{Figure, Goal, Report, Row, Unit};
 
@@ -181,7 +182,7 @@ impl Ends {
     fn exchange(&self, runtime: &Runtime) -> Result<(Exchanged, Duration)> {
         let exchange = || runtime.block_on(self.node.exchange(&self.other));
         let (exchanged, took) = exchange()?;
-        let step = Contact::at(wall_now());
+        let step = Contact::at(wall::now());
         let is_first = self.step.replace(step) != step;
         let mut is_equal = exchanged.is_equal();
         for _ in 0..SETTLED_WITHIN {

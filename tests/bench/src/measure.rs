@@ -1,8 +1,7 @@
 //! Taking times, so that noise hits both sides alike.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use peer_table::WallTime;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::report::{Figure, Unit};
@@ -12,13 +11,6 @@ pub(crate) fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
     Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0))
-}
-
-/// This machine's wall clock, which the managers go by.
-pub(crate) fn wall_now() -> WallTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let ms = since.unwrap_or_default().as_millis();
-    WallTime::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
 /// Some figures of one kind.
