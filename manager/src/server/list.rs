@@ -196,10 +196,14 @@ pub(super) struct Listing {
     walk: Walk,
     form: Form,
     revision: Revision,
-    left: usize,
+    /// Peers at the most, and so far.
+    limit: usize,
     records: usize,
+    /// The last of them.
     last: Option<Key>,
     stage: Stage,
+    /// The length of the last part's text: the next is about as long.
+    part_bytes: usize,
 }
 
 #[derive(PartialEq, Eq)]
@@ -216,10 +220,11 @@ impl Listing {
             walk,
             form,
             revision,
-            left: limit.unwrap_or(usize::MAX),
+            limit: limit.unwrap_or(usize::MAX),
             records: 0,
             last: None,
             stage: Stage::Start,
+            part_bytes: 0,
         }
     }
 
@@ -228,32 +233,48 @@ impl Listing {
         if self.stage == Stage::End {
             return Ok(None);
         }
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(self.part_bytes);
         if self.stage == Stage::Start && self.form == Form::Json {
             text.extend_from_slice(b"{\"peers\":[");
         }
         self.stage = Stage::Middle;
-        let found = self.walk.next().await?;
-        for (key, peer) in found {
-            if self.left == 0 {
-                self.finish(&mut text, self.last.clone());
-                return Ok(Some(text.into()));
+        loop {
+            self.write_part(&mut text).await?;
+            // Of a part may be none that is asked for.
+            if !text.is_empty() || self.stage == Stage::End {
+                break;
             }
-            self.left -= 1;
+        }
+        self.part_bytes = text.len();
+        Ok(Some(text.into()))
+    }
+
+    async fn write_part(&mut self, text: &mut Vec<u8>) -> Result<(), OwnerError> {
+        let part = self.walk.next().await?;
+        let mut last = None;
+        let mut is_cut = false;
+        for peer in self.walk.matching(&part) {
+            is_cut = self.records == self.limit;
+            if is_cut {
+                break;
+            }
             if self.form == Form::Json && self.records > 0 {
                 text.push(b',');
             }
-            write(&mut text, &peer);
+            write(text, &peer);
             if self.form != Form::Json {
                 text.push(b'\n');
             }
             self.records += 1;
-            self.last = Some(key);
+            last = Some(peer.key());
         }
-        if self.walk.has_ended() {
-            self.finish(&mut text, None);
+        self.last = last.cloned().or(self.last.take());
+        if is_cut {
+            self.finish(text, self.last.clone());
+        } else if self.walk.has_ended() {
+            self.finish(text, None);
         }
-        Ok(Some(text.into()))
+        Ok(())
     }
 
     fn finish(&mut self, text: &mut Vec<u8>, cut_after: Option<Key>) {

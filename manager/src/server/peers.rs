@@ -115,24 +115,26 @@ pub(super) async fn delete_many(
     }
     let mut walk = Walk::new(app.owner.clone(), filter, None, PART_RECORDS);
     let mut deleted = 0;
-    loop {
-        let found = walk.next().await?;
-        if found.is_empty() {
-            break;
-        }
-        let keys: Vec<_> = found.iter().map(|(key, _)| key.clone()).collect();
-        let writes = found.into_iter().map(|(key, peer)| {
-            let seen = peer.version.parse().into_iter().collect();
-            Write {
+    while !walk.has_ended() {
+        let part = walk.next().await?;
+        let found = walk
+            .matching(&part)
+            .map(|peer| (peer.key().clone(), peer.version()));
+        let writes: Vec<_> = found
+            .map(|(key, seen)| Write {
                 key,
                 precondition: Precondition {
-                    if_match: Some(Match::Versions(seen)),
+                    if_match: Some(Match::Versions(vec![seen])),
                     if_none_match: None,
                 },
                 operation: Operation::Delete,
-            }
-        });
-        let results = app.owner.write_many(writes.collect()).await?;
+            })
+            .collect();
+        if writes.is_empty() {
+            continue;
+        }
+        let keys: Vec<_> = writes.iter().map(|write| write.key.clone()).collect();
+        let results = app.owner.write_many(writes).await?;
         for (key, result) in keys.iter().zip(results) {
             match result {
                 Ok(_) => deleted += 1,

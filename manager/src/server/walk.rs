@@ -1,6 +1,6 @@
-//! A walk over the live peers, a part at a time: it holds no lock and no more than one part.
+//! A walk over the live peers, a part at a time: it holds no lock, and its caller no more than one part.
 
-use peer_table::peers::{Filter, Peer};
+use peer_table::peers::{Filter, Shown};
 use peer_table::{Entry, Key, OriginId};
 
 use crate::owner::{Owner, OwnerError};
@@ -33,28 +33,24 @@ impl Walk {
         }
     }
 
-    /// The matching peers of the next part that has any; none at the end.
-    pub(super) async fn next(&mut self) -> Result<Vec<(Key, Peer)>, OwnerError> {
-        while !self.ended {
-            if self.owner.origin() != self.origin {
-                return Err(OwnerError::Reopened);
-            }
-            let (records, last) = self.owner.page(self.after.as_ref(), self.part).await?;
-            self.ended = last.is_none();
-            self.after = last;
-            let mut found = Vec::with_capacity(records.len());
-            for (key, entry) in records {
-                if let Some(peer) = readable(&key, &entry)
-                    && self.filter.matches(&peer)
-                {
-                    found.push((key, peer));
-                }
-            }
-            if !found.is_empty() {
-                return Ok(found);
-            }
+    /// The next part, of which [`Walk::matching`] tells the peers that are asked for.
+    pub(super) async fn next(&mut self) -> Result<Vec<(Key, Entry)>, OwnerError> {
+        if self.ended {
+            return Ok(Vec::new());
         }
-        Ok(Vec::new())
+        if self.owner.origin() != self.origin {
+            return Err(OwnerError::Reopened);
+        }
+        let (records, last) = self.owner.page(self.after.as_ref(), self.part).await?;
+        self.ended = last.is_none();
+        self.after = last;
+        Ok(records)
+    }
+
+    /// The peers of a part that match.
+    pub(super) fn matching<'a>(&self, part: &'a [(Key, Entry)]) -> impl Iterator<Item = Shown<'a>> {
+        let peers = part.iter().filter_map(|(key, entry)| readable(key, entry));
+        peers.filter(|peer| self.filter.matches(peer))
     }
 
     /// Whether the table's end was reached.
@@ -64,8 +60,8 @@ impl Walk {
 }
 
 /// The peer of a live record; one that cannot be read is reported and passed over.
-pub(super) fn readable(key: &Key, entry: &Entry) -> Option<Peer> {
-    match Peer::from_entry(key, entry) {
+pub(super) fn readable<'a>(key: &'a Key, entry: &'a Entry) -> Option<Shown<'a>> {
+    match Shown::from_entry(key, entry) {
         Ok(peer) => peer,
         Err(problem) => {
             tracing::warn!(peer_id = %key, error = %problem, "a stored record cannot be read; it is passed over");

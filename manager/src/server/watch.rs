@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use peer_table::feed::{Change, Changed, Revision};
-use peer_table::peers::{Filter, Peer};
+use peer_table::peers::{Filter, Peer, Shown};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
@@ -32,7 +32,7 @@ const PART_CHANGES: usize = 256;
 /// What a watch says.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub(super) enum Event {
+pub(super) enum Event<'a> {
     /// The watch begins here.
     Start {
         /// Where a later watch would go on.
@@ -43,7 +43,8 @@ pub(super) enum Event {
         /// Where a later watch would go on.
         revision: String,
         /// The peer as it is after the change.
-        peer: Peer,
+        #[schema(value_type = Peer)]
+        peer: Shown<'a>,
     },
     /// A peer was deleted.
     Delete {
@@ -59,7 +60,8 @@ pub(super) enum Event {
         /// Where a later watch would go on.
         revision: String,
         /// The peer as it is after the change.
-        peer: Peer,
+        #[schema(value_type = Peer)]
+        peer: Shown<'a>,
     },
     /// A peer was written and does not match the filter.
     Unmatched {
@@ -218,7 +220,7 @@ impl Watch {
         any
     }
 
-    fn event(&self, revision: String, change: &Change) -> Option<Event> {
+    fn event<'a>(&self, revision: String, change: &'a Change) -> Option<Event<'a>> {
         let Change {
             key, entry, what, ..
         } = change;
@@ -235,14 +237,14 @@ impl Watch {
             (true, Changed::Contact) => Some(Event::Contact { revision, peer }),
             (false, Changed::Body) => Some(Event::Unmatched {
                 revision,
-                peer_id: peer.peer_id,
+                peer_id: key.to_string(),
             }),
             // A contact does not make a difference to a filter: it was outside before.
             (false, Changed::Contact) => None,
         }
     }
 
-    fn write(&self, text: &mut Vec<u8>, event: impl FnOnce(String) -> Event) {
+    fn write<'a>(&self, text: &mut Vec<u8>, event: impl FnOnce(String) -> Event<'a>) {
         let revision = self.at.to_string();
         let event = event(revision.clone());
         if self.form == Form::Events {
@@ -258,7 +260,7 @@ impl Watch {
     }
 }
 
-impl Event {
+impl Event<'_> {
     /// Its `type`.
     const fn name(&self) -> &'static str {
         match self {

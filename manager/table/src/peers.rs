@@ -17,7 +17,7 @@ pub use self::draft::{
 };
 pub use self::json::{Body, Patch};
 use self::stored::Said;
-use crate::clock::WallTime;
+use crate::clock::{Version, WallTime};
 use crate::entry::{Content, Entry};
 use crate::key::{Key, TableName};
 use crate::table::InvalidContent;
@@ -73,8 +73,9 @@ pub struct Peer {
     pub version: String,
 }
 
-/// A [`Peer`] whose texts are those of its record: what an answer about one peer is written from, in
-/// the same JSON without a copy of each.
+/// A [`Peer`] whose texts are those of its record: what answers are written from, in the same JSON without
+/// a copy of each.
+#[derive(Debug)]
 pub struct Shown<'a> {
     key: &'a Key,
     entry: &'a Entry,
@@ -89,6 +90,16 @@ impl<'a> Shown<'a> {
         };
         let said = Said::from_content(content.as_bytes())?;
         Ok(Some(Self { key, entry, said }))
+    }
+
+    /// Who it is.
+    pub const fn key(&self) -> &'a Key {
+        self.key
+    }
+
+    /// The version of its record.
+    pub const fn version(&self) -> Version {
+        self.entry.version
     }
 }
 
@@ -178,12 +189,15 @@ impl Filter {
     }
 
     /// Whether `peer` matches.
-    pub fn matches(&self, peer: &Peer) -> bool {
-        self.name.as_ref().is_none_or(|name| *name == peer.name)
-            && self.ip.is_none_or(|ip| ip == peer.ip)
+    pub fn matches(&self, peer: &Shown<'_>) -> bool {
+        let Said {
+            name, ip, labels, ..
+        } = &peer.said;
+        self.name.as_ref().is_none_or(|wanted| wanted == name)
+            && self.ip.is_none_or(|wanted| wanted == *ip)
             && self.labels.iter().all(|(key, wanted)| {
-                let held = peer.labels.get(key);
-                held.is_some_and(|held| wanted.as_ref().is_none_or(|wanted| wanted == held))
+                let held = labels.iter().find(|(held, _)| held == key);
+                held.is_some_and(|(_, held)| wanted.as_ref().is_none_or(|wanted| wanted == held))
             })
     }
 }
@@ -430,7 +444,7 @@ mod tests {
     fn a_filter_lets_through_what_matches_all_of_it() {
         let key: Key = "p1".parse().unwrap();
         let entry = entry_of(&body(&example()).unwrap().draft, 1);
-        let peer = Peer::from_entry(&key, &entry).unwrap().unwrap();
+        let peer = Shown::from_entry(&key, &entry).unwrap().unwrap();
         let filter = |name: &str, zone: &str| Filter {
             name: Some(name.into()),
             ip: Some("2001:db8:0::7".parse().unwrap()),

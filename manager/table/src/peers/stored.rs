@@ -55,6 +55,7 @@ pub(super) fn created_at(content: &[u8]) -> Option<WallTime> {
 ///
 /// Its texts are those of the content, as most are read only to be checked: each record that comes from
 /// a peer or from the store. With a copy of each in a [`StoredPeer`] that takes twice as long.
+#[derive(Debug)]
 pub(super) struct Said<'a> {
     pub(super) name: &'a str,
     pub(super) ip: IpAddr,
