@@ -2,6 +2,7 @@
 //! pushes had missed. Gathered for a moment where others are on their way already, and handed on to
 //! be pushed.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub async fn run(
         delay,
         since: None,
         gathered: None,
+        closed: VecDeque::new(),
     };
     stop.run_until_cancelled(feed.follow()).await;
     // What was made here last is on its way before this pod is gone.
@@ -54,6 +56,8 @@ struct Feed {
     /// The revision after what was read last: where to go on.
     since: Option<String>,
     gathered: Option<Gathered>,
+    /// What goes next, with its trace: it stays here until there is room for it.
+    closed: VecDeque<(PassOn, Option<Place>)>,
 }
 
 /// Changes that wait for others.
@@ -140,7 +144,7 @@ impl Feed {
             gathered.table == table && !gathered.builder.has_no_room_for(records.len())
         };
         if !self.gathered.as_ref().is_none_or(fits) {
-            self.flush().await;
+            self.close();
         }
         let gathered = self.gathered.get_or_insert_with(|| Gathered {
             builder: BatchBuilder::new(&table),
@@ -152,11 +156,19 @@ impl Feed {
         for (key, entry) in &records {
             gathered.builder.add(key, entry);
         }
+        self.send_closed().await;
         Ok(())
     }
 
-    /// Sends what was gathered on its way.
+    /// Sends what was gathered on its way. Of what is not on its way when this is given up, nothing is
+    /// lost.
     async fn flush(&mut self) {
+        self.close();
+        self.send_closed().await;
+    }
+
+    /// Has nothing join any more what was gathered.
+    fn close(&mut self) {
         if let Some(gathered) = self.gathered.take() {
             let own = self.node.book().own_position();
             let news = PassOn {
@@ -165,7 +177,17 @@ impl Feed {
                 replicas: None,
                 scope: Scope::shared(wall::now(), own),
             };
-            trace::within(gathered.place, self.pusher.send_own(news)).await;
+            self.closed.push_back((news, gathered.place));
+        }
+    }
+
+    async fn send_closed(&mut self) {
+        while let Some((news, _)) = self.closed.front() {
+            let room = self.pusher.room_for(news).await;
+            if let Some((news, place)) = self.closed.pop_front() {
+                let begin = async { self.pusher.begin_own(news, room) };
+                trace::within(place, begin).await;
+            }
         }
     }
 }

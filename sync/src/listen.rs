@@ -93,7 +93,8 @@ pub async fn serve<F, A>(
                 continue;
             }
             // Its place is free as soon as it has heard of it.
-            let Ok(place) = Arc::clone(&free).acquire_owned().await else {
+            let freed = Arc::clone(&free).acquire_owned();
+            let Some(Ok(place)) = stop.run_until_cancelled(freed).await else {
                 break;
             };
             place
@@ -168,6 +169,13 @@ impl Caller {
         let entered = self.turned_away.run_until_cancelled(enter).await;
         let is_in_time = self.callers.waiting().remove(&self.number).is_some();
         entered.filter(|_| is_in_time)
+    }
+}
+
+impl Drop for Caller {
+    /// Nobody waits for who broke off.
+    fn drop(&mut self) {
+        self.callers.waiting().remove(&self.number);
     }
 }
 

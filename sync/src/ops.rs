@@ -5,7 +5,7 @@ mod telling;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::ORIGIN;
+use hyper::header::{HOST, ORIGIN};
 use hyper::{Method, StatusCode};
 use peer_exchange::alarms::result_word;
 use peer_exchange::{Own, Uptime};
@@ -13,6 +13,7 @@ use peer_table::contract::{Alarm, StateRequest};
 use peer_table::table::Digest;
 use serde::{Deserialize, Serialize};
 use udht_tell::chain;
+use udht_tell::loopback::is_loopback;
 
 pub use self::telling::{ABOUT_PATH, LOG_FILTER_PATH, LOGS_PATH};
 use crate::lifecycle::{Lifecycle, RemovalError};
@@ -81,11 +82,15 @@ pub async fn answer_ops(node: Arc<Node>, lifecycle: Arc<Lifecycle>, request: Ask
 }
 
 /// Whoever may look may not command: that is for a program in this pod. A page in a browser is none,
-/// though what it says may come in through a forwarded port.
+/// though what it says may come in through a forwarded port: it names its origin, or, where a foreign name
+/// was made to lead here, that name.
 fn from_this_pod(request: &Asked) -> Result<(), Box<Answered>> {
     let asker = request.extensions().get::<Asker>();
     let is_near = asker.is_some_and(|asker| asker.0.ip().to_canonical().is_loopback());
-    if is_near && !request.headers().contains_key(ORIGIN) {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(HOST).iter();
+    let is_meant_for_us = hosts.all(|host| is_loopback(host.as_bytes()));
+    if is_near && is_meant_for_us && !headers.contains_key(ORIGIN) {
         return Ok(());
     }
     let detail = "this is done only for programs in this pod: run udht-sync there";

@@ -60,11 +60,29 @@ struct Parcel {
     held: Vec<Arc<Held>>,
 }
 
+/// Room for changes that go on their way.
+#[derive(Debug)]
+pub struct Room(OwnedSemaphorePermit);
+
 /// What news hold until they were sent to all groups.
 #[derive(Debug)]
 struct Held {
     _room: OwnedSemaphorePermit,
     _under_way: Option<UnderWay>,
+}
+
+/// A task on a way. Where it breaks off, what waits for the way is lost, and not all that comes later.
+struct Going {
+    pusher: Arc<Pusher>,
+    way: Way,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.pusher.ways().remove(&self.way);
+        }
+    }
 }
 
 impl Pusher {
@@ -101,12 +119,20 @@ impl Pusher {
 
     /// Sends changes that were made here on their way; waits while too much is on its way already.
     pub async fn send_own(self: &Arc<Self>, news: PassOn) {
-        let room = Arc::clone(&self.room).acquire_many_owned(self.kib(&news));
-        // The semaphore is never closed.
-        if let Ok(room) = room.await {
-            let under_way = UnderWay::new(self.own.clone());
-            self.begin(news, None, room, Some(under_way));
-        }
+        let room = self.room_for(&news).await;
+        self.begin_own(news, room);
+    }
+
+    /// Waits until these changes may go on their way. Who gives up waiting has lost nothing.
+    pub async fn room_for(&self, news: &PassOn) -> Room {
+        let room = Arc::clone(&self.room).acquire_many_owned(self.kib(news));
+        Room(room.await.expect("a semaphore that is never closed"))
+    }
+
+    /// Sends changes that were made here on their way, for which there is this room.
+    pub fn begin_own(self: &Arc<Self>, news: PassOn, Room(room): Room) {
+        let under_way = UnderWay::new(self.own.clone());
+        self.begin(news, None, room, Some(under_way));
     }
 
     /// Whether nothing that was made here is on its way.
@@ -210,13 +236,17 @@ impl Pusher {
             }
             Entry::Vacant(free) => free.insert(VecDeque::new()),
         };
-        let pusher = Arc::clone(self);
+        let going = Going {
+            pusher: Arc::clone(self),
+            way,
+        };
         self.tasks.spawn(async move {
+            let Going { pusher, way } = &going;
             let mut next = Some(parcel);
             while let Some(parcel) = next {
                 Box::pin(trace::within(parcel.place, pusher.reach(&parcel))).await;
                 drop(parcel);
-                next = pusher.next(&way);
+                next = pusher.next(way);
             }
         });
     }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use peer_table::clock::stamp_ahead_max;
 use peer_table::opening::Opening;
 use peer_table::table::Entries;
 use peer_table::{Clock, Contact, Key, OriginId, Reading, Table, WallTime};
@@ -69,7 +70,7 @@ impl Ahead {
     fn of(clock: &Clock, now: WallTime) -> Self {
         let refused = now.plus(clock.drift_max());
         Self {
-            versions: now.plus(clock.drift_max() / 2),
+            versions: now.plus(stamp_ahead_max(clock.drift_max())),
             contacts: Contact::at(refused),
             refused,
             now: Contact::at(now),

@@ -1,7 +1,9 @@
 //! The whole table as it comes in: decoded, cut into lines, and checked line by line before
 //! anything changes.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::io;
 
 use peer_table::Key;
 use peer_table::peers::{Body, Draft};
@@ -14,8 +16,12 @@ use crate::owner::Owner;
 
 /// The most bytes of one line.
 pub(super) const LINE_BYTES_MAX: usize = 64 << 10;
-/// The most bytes of all lines. They are held until the last of them is checked.
+/// The most bytes of all lines. They are held, compressed, until the last of them is checked.
 pub(super) const DUMP_BYTES_MAX: usize = 1 << 30;
+/// Bytes of lines that are compressed at once.
+const PIECE_BYTES: usize = 1 << 20;
+/// The fastest: what it makes of lines of peers is about a sixth.
+const HELD_LEVEL: i32 = 1;
 /// What a frame may ask of memory: 8 MiB, which is as much as `zstd -19` uses.
 const WINDOW_LOG_MAX: u32 = 23;
 const DECODED_BYTES: usize = 64 << 10;
@@ -174,11 +180,44 @@ impl Lines {
     }
 }
 
+/// Lines that are held compressed, so that a table of a million peers goes in beside the one that it
+/// replaces.
+#[derive(Default)]
+struct Held {
+    /// Pieces of [`PIECE_BYTES`] and a line at the most, each of whole lines with their ends.
+    pieces: Vec<Vec<u8>>,
+    /// The lines that are not in a piece yet.
+    open: Vec<u8>,
+    /// Of all lines with their ends.
+    bytes: usize,
+}
+
+impl Held {
+    fn push(&mut self, line: &[u8]) -> io::Result<()> {
+        self.open.extend_from_slice(line);
+        self.open.push(b'\n');
+        self.bytes += line.len() + 1;
+        if self.open.len() >= PIECE_BYTES {
+            self.pieces
+                .push(zstd::bulk::compress(&self.open, HELD_LEVEL)?);
+            self.open.clear();
+        }
+        Ok(())
+    }
+
+    /// The lines, a piece at a time.
+    fn pieces(&self) -> impl Iterator<Item = io::Result<Cow<'_, [u8]>>> {
+        let whole = |piece| zstd::bulk::decompress(piece, PIECE_BYTES + LINE_BYTES_MAX + 1);
+        let pieces = { self.pieces.iter() }.map(move |piece| whole(piece).map(Cow::Owned));
+        pieces.chain([Ok(Cow::Borrowed(&*self.open))])
+    }
+}
+
 /// The lines of a dump that were checked so far.
 pub(super) struct Dump {
     owner: Owner,
-    /// Each good line with its line end. Kept as text, which is a fifth of what it is parsed.
-    text: Vec<u8>,
+    /// Each good line.
+    held: Held,
     keys: HashSet<Key>,
     /// Keys that the table does not hold.
     new: usize,
@@ -187,7 +226,7 @@ pub(super) struct Dump {
 
 /// A dump of which every line was checked.
 pub(super) struct Checked {
-    text: Vec<u8>,
+    held: Held,
     /// The keys in it.
     pub(super) keys: HashSet<Key>,
 }
@@ -208,7 +247,7 @@ impl Dump {
     pub(super) fn new(owner: Owner) -> Self {
         Self {
             owner,
-            text: Vec::new(),
+            held: Held::default(),
             keys: HashSet::new(),
             new: 0,
             end: None,
@@ -243,13 +282,11 @@ impl Dump {
         if !self.keys.insert(key.clone()) {
             return Err(bad(format!("{key} was in an earlier line already")).about("peer_id"));
         }
-        if self.text.len() + line.len() >= DUMP_BYTES_MAX {
+        if self.held.bytes + line.len() >= DUMP_BYTES_MAX {
             let problem = Problem::too_large(DUMP_BYTES_MAX);
             return Err(problem.in_line(number));
         }
-        self.text.extend_from_slice(line);
-        self.text.push(b'\n');
-        Ok(())
+        self.held.push(line).map_err(|error| no_memory(&error))
     }
 
     fn check(&mut self, key: &Key, draft: Draft, number: usize) -> Result<(), Problem> {
@@ -295,20 +332,24 @@ impl Dump {
             return Err(Problem::full(records_max));
         }
         Ok(Checked {
-            text: self.text,
+            held: self.held,
             keys: self.keys,
         })
     }
 }
 
 impl Checked {
-    /// What each line says.
-    pub(super) fn records(&self) -> impl Iterator<Item = (Key, Draft)> {
-        let lines = self.text.split(|byte| *byte == b'\n');
-        // Each line was read before; what is empty is behind the last line end.
-        lines.filter_map(|line| {
-            let body = Body::from_json(line).ok()?;
-            Some((body.peer_id?, body.draft))
+    /// What the lines say, some of them at a time.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Result<Vec<(Key, Draft)>, Problem>> {
+        self.held.pieces().map(|piece| {
+            let piece = piece.map_err(|error| no_memory(&error))?;
+            let lines = piece.split(|byte| *byte == b'\n');
+            // Each line was read before; what is empty is behind the last line end.
+            let records = lines.filter_map(|line| {
+                let body = Body::from_json(line).ok()?;
+                Some((body.peer_id?, body.draft))
+            });
+            Ok(records.collect())
         })
     }
 }
@@ -316,6 +357,32 @@ impl Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_held_compressed_and_come_back_whole_and_in_order() {
+        let line = |n: usize| {
+            format!(
+                "{{\"peer_id\":\"p{n}\",\"name\":\"{}\"}}",
+                "x".repeat(n % 999)
+            )
+        };
+        let mut held = Held::default();
+        let lines: Vec<_> = (0..9_000).map(line).collect();
+        for line in &lines {
+            held.push(line.as_bytes()).unwrap();
+        }
+        let all = lines.join("\n") + "\n";
+        let pieces: Vec<_> = held.pieces().map(|piece| piece.unwrap()).collect();
+        assert!(pieces.len() > 3 && pieces.concat() == all.as_bytes());
+        assert_eq!(held.bytes, all.len());
+        let longest = vec![b'x'; LINE_BYTES_MAX];
+        for _ in 0..9 {
+            held.push(&longest).unwrap();
+        }
+        assert!(held.pieces().all(|piece| piece.unwrap().ends_with(b"\n")));
+        let kept: usize = held.pieces.iter().map(Vec::len).sum();
+        assert!(kept * 5 < held.bytes);
+    }
 
     #[test]
     fn blank_lines_count_too_so_that_a_small_body_decodes_to_a_bounded_one() {

@@ -2,11 +2,9 @@
 //! page of elsewhere. Against DNS rebinding, where a foreign name leads a browser here, and against
 //! pages that send requests across.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri};
+use udht_tell::loopback::is_loopback;
 
 use super::problem::{Kind, Problem};
 
@@ -42,27 +40,6 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     let detail = "a page of another origin may not use this service; the header Origin must be left \
                   out or be http:// and what the header Host says";
     Err(Problem::new(Kind::FOREIGN_ORIGIN, detail).about("origin"))
-}
-
-/// Whether this is `localhost`, an address of 127.0.0.0/8 or `[::1]`, with or without a port.
-fn is_loopback(authority: &[u8]) -> bool {
-    let Ok(authority) = Authority::try_from(authority) else {
-        return false;
-    };
-    if authority.as_str().contains('@') {
-        return false;
-    }
-    let host = authority.host();
-    if let Ok(ip) = host.parse::<Ipv4Addr>() {
-        return ip.is_loopback();
-    }
-    let inner = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    if let Some(inner) = inner {
-        return inner.parse() == Ok(Ipv6Addr::LOCALHOST);
-    }
-    host.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use peer_table::peers::{Filter, InvalidField, Peer, Shown};
 use peer_table::table::{Match, Precondition, WriteRefused};
 use peer_table::{Contact, Entry, Key};
 use serde::Serialize;
+use udht_tell::chain;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -24,7 +25,7 @@ use super::problem::{Fails, Kind, Problem};
 use super::query::{FilterQuery, Query};
 use super::schema;
 use super::walk::{PART_RECORDS, Walk};
-use crate::owner::{Operation, Write, WriteError, Written, wall_now};
+use crate::owner::{Operation, Owner, Write, WriteError, Written, wall_now};
 
 /// The id in a path.
 #[derive(Clone, Debug)]
@@ -113,37 +114,52 @@ pub(super) async fn delete_many(
         let detail = "say which peers to delete: label=key=value, label=key, name= or ip=";
         return Err(Problem::new(Kind::FILTER_MISSING, detail));
     }
-    let mut walk = Walk::new(app.owner.clone(), filter, None, PART_RECORDS);
+    let owner = app.owner.clone();
+    // A task of its own, as what was begun is finished even if the client goes away.
+    let deleted = tokio::spawn(async move { delete_matching(owner, filter).await });
+    let deleted = deleted.await.map_err(|error| {
+        tracing::error!(error = chain(&error), "a deletion of many peers broke off");
+        Problem::stopped()
+    })??;
+    Ok(media::json(StatusCode::OK, &Deleted { deleted }))
+}
+
+async fn delete_matching(owner: Owner, filter: Filter) -> Result<usize, Problem> {
+    let mut walk = Walk::new(owner.clone(), filter, None, PART_RECORDS);
     let mut deleted = 0;
     while !walk.has_ended() {
-        let part = walk.next().await?;
-        let found = walk
-            .matching(&part)
-            .map(|peer| (peer.key().clone(), peer.version()));
-        let writes: Vec<_> = found
-            .map(|(key, seen)| Write {
-                key,
-                precondition: Precondition {
-                    if_match: Some(Match::Versions(vec![seen])),
-                    if_none_match: None,
-                },
-                operation: Operation::Delete,
-            })
-            .collect();
-        if writes.is_empty() {
-            continue;
-        }
-        let keys: Vec<_> = writes.iter().map(|write| write.key.clone()).collect();
-        let results = app.owner.write_many(writes).await?;
-        for (key, result) in keys.iter().zip(results) {
-            match result {
-                Ok(_) => deleted += 1,
-                Err(WriteError::Refused(WriteRefused::Precondition { .. })) => {}
-                Err(error) => return Err(Problem::refused(key, error)),
-            }
+        let done = delete_part(&owner, &mut walk, &mut deleted).await;
+        done.map_err(|problem| problem.after(deleted))?;
+    }
+    Ok(deleted)
+}
+
+/// Deletes what matches in the next part of a walk, in one transaction, and counts it.
+async fn delete_part(owner: &Owner, walk: &mut Walk, deleted: &mut usize) -> Result<(), Problem> {
+    let part = walk.next().await?;
+    let found = walk.matching(&part);
+    let writes = found.map(|peer| Write {
+        key: peer.key().clone(),
+        precondition: Precondition {
+            if_match: Some(Match::Versions(vec![peer.version()])),
+            if_none_match: None,
+        },
+        operation: Operation::Delete,
+    });
+    let writes: Vec<_> = writes.collect();
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<_> = writes.iter().map(|write| write.key.clone()).collect();
+    let mut refused = None;
+    for (key, result) in keys.iter().zip(owner.write_many(writes).await?) {
+        match result {
+            Ok(_) => *deleted += 1,
+            Err(WriteError::Refused(WriteRefused::Precondition { .. })) => {}
+            Err(error) => refused = refused.or(Some(Problem::refused(key, error))),
         }
     }
-    Ok(media::json(StatusCode::OK, &Deleted { deleted }))
+    refused.map_or(Ok(()), Err)
 }
 
 /// How many peers were deleted.

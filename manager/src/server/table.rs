@@ -192,7 +192,7 @@ pub(super) struct Imported {
 /// Write the whole table, from a dump.
 ///
 /// Each line is a new write of this pod; versions and times in a dump are information only. Every
-/// line is checked before anything changes; then they are written in transactions of 1,000.
+/// line is checked before anything changes; then they are written in transactions of up to 1,000.
 #[utoipa::path(
     post, path = "/v1/table", tag = "table", operation_id = "importTable", 
     params(ImportQuery, EncodingParams),
@@ -241,17 +241,19 @@ pub(super) async fn import(
 
 async fn write(owner: &Owner, checked: Checked, mode: Mode) -> Result<Imported, Problem> {
     let mut imported = Imported::default();
-    let mut records = checked.records().peekable();
-    while records.peek().is_some() {
-        let writes = records.by_ref().take(TRANSACTION_RECORDS);
-        let writes = writes.map(|(key, draft)| Write {
+    for part in checked.parts() {
+        let records = part.map_err(|problem| problem.after(imported.written))?;
+        let mut writes = records.into_iter().map(|(key, draft)| Write {
             key,
             precondition: Precondition::default(),
             operation: Operation::Put(draft),
         });
-        transact(owner, writes.collect(), &mut imported.written)
-            .await
-            .map_err(|problem| problem.after(imported.written))?;
+        while writes.len() > 0 {
+            let transaction = writes.by_ref().take(TRANSACTION_RECORDS).collect();
+            transact(owner, transaction, &mut imported.written)
+                .await
+                .map_err(|problem| problem.after(imported.written))?;
+        }
     }
     if mode == Mode::Replace {
         let mut after = None;

@@ -20,9 +20,14 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// A walk from the first peer after `after`, that reads `part` records at once, and no more
-    /// than [`PART_RECORDS`].
-    pub(super) fn new(owner: Owner, filter: Filter, after: Option<Key>, part: usize) -> Self {
+    /// A walk from the first peer after `after`, of which `wanted` are asked for: it reads no more of
+    /// them at once where all are, and no more than [`PART_RECORDS`].
+    pub(super) fn new(owner: Owner, filter: Filter, after: Option<Key>, wanted: usize) -> Self {
+        let part = if filter.is_empty() {
+            wanted
+        } else {
+            PART_RECORDS
+        };
         Self {
             origin: owner.origin(),
             owner,
@@ -38,10 +43,15 @@ impl Walk {
         if self.ended {
             return Ok(Vec::new());
         }
+        if self.after.is_some() {
+            // A long walk may never have to wait, as where all is deleted: others get their turn.
+            tokio::task::yield_now().await;
+        }
+        let (records, last) = self.owner.page(self.after.as_ref(), self.part).await?;
+        // What an opening lacks that came meanwhile is no end of the table.
         if self.owner.origin() != self.origin {
             return Err(OwnerError::Reopened);
         }
-        let (records, last) = self.owner.page(self.after.as_ref(), self.part).await?;
         self.ended = last.is_none();
         self.after = last;
         Ok(records)

@@ -75,9 +75,9 @@ pub(super) enum Event<'a> {
         /// Where a later watch would go on.
         revision: String,
     },
-    /// The manager is stopping; a later watch goes on from here if its store is not opened anew.
+    /// The manager is stopping: list again from the one that comes after it.
     End {
-        /// The last revision of this opening.
+        /// The last revision; the next manager begins its own.
         revision: String,
     },
     /// The reader was too slow, and changes were left out: list again.

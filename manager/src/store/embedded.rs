@@ -156,12 +156,13 @@ impl Store for EmbeddedStore {
     ) -> Result<Vec<Option<Stored>>, StoreError> {
         let name = self.inner.layout().records(table);
         if keys.len() <= INLINE_KEYS_MAX
-            && let Some(stored) = self
+            && let Some(Ok(stored)) = self
                 .inner
                 .read_at_once(|database| layout::get_many(database, &name, keys))
         {
-            return stored;
+            return Ok(stored);
         }
+        // After a fault too: the file is closed for it, which may take as long as a commit that hangs.
         let keys = keys.to_vec();
         self.on(&self.reader, move |inner| {
             inner.read(|database| layout::get_many(database, &name, &keys))
@@ -210,10 +211,16 @@ impl Inner {
     /// Reads, after opening the file again if it had an error.
     fn read<T>(&self, action: impl Fn(&Database) -> Result<T, Fault>) -> Result<T, StoreError> {
         loop {
-            if let Some(result) = self.read_at_once(&action) {
-                return result;
+            match self.read_at_once(&action) {
+                Some(Ok(value)) => return Ok(value),
+                Some(Err(fault)) => {
+                    if fault.needs_reopening() {
+                        self.close();
+                    }
+                    return Err(fault.in_use(&name(&self.path)));
+                }
+                None => self.reopen()?,
             }
-            self.reopen()?;
         }
     }
 
@@ -221,25 +228,16 @@ impl Inner {
     fn read_at_once<T>(
         &self,
         action: impl Fn(&Database) -> Result<T, Fault>,
-    ) -> Option<Result<T, StoreError>> {
-        let fault = {
-            let state = match self.file.try_read() {
-                Ok(state) => state,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return None,
-            };
-            let FileState::Open(file) = &*state else {
-                return None;
-            };
-            match guarded(|| action(&file.database)) {
-                Ok(value) => return Some(Ok(value)),
-                Err(fault) => fault,
-            }
+    ) -> Option<Result<T, Fault>> {
+        let state = match self.file.try_read() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
         };
-        if fault.needs_reopening() {
-            self.close();
-        }
-        Some(Err(fault.in_use(&name(&self.path))))
+        let FileState::Open(file) = &*state else {
+            return None;
+        };
+        Some(guarded(|| action(&file.database)))
     }
 
     /// Whether a commit would find the file where it was opened.

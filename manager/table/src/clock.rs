@@ -152,10 +152,17 @@ pub struct Clock {
     drift_max: Duration,
 }
 
-/// The clock would have to stamp too far ahead of this machine's wall clock.
+/// How far ahead of this machine's wall clock an own write may be stamped, where records may be up to
+/// `drift_max` ahead that are taken from elsewhere: half as far, so that a peer whose wall clock is behind
+/// ours by the other half still takes it, and so that drift never adds up from replica to replica.
 ///
-/// Half of the allowed drift is the limit for own stamps, so that a peer whose wall clock is behind
-/// ours by the other half still takes them, and so that drift never adds up from replica to replica.
+/// Whose own clock is further off than this writes nothing either: what it stamped would take the clocks of
+/// all others beyond it, and these would have to refuse the writes that are asked of them.
+pub fn stamp_ahead_max(drift_max: Duration) -> Duration {
+    drift_max / 2
+}
+
+/// The clock would have to stamp further ahead of this machine's wall clock than [`stamp_ahead_max`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "the clock stands {ahead_ms} ms ahead of this machine's wall clock, more than {limit_ms} ms"
@@ -211,7 +218,7 @@ impl Clock {
         if mutants::is("stamp-of-the-wall-clock") {
             next = Reading::first_of(now);
         }
-        let mut limit_ms = millis(self.drift_max) / 2;
+        let mut limit_ms = millis(stamp_ahead_max(self.drift_max));
         if mutants::is("stamp-ahead-by-all-of-the-drift") {
             limit_ms *= 2;
         }

@@ -90,8 +90,9 @@ impl Hash for Key {
     }
 }
 
-/// The hash by which keys are found in a map: one that the cluster's key makes, so that who is outside
-/// cannot choose keys that share it.
+/// The hash by which keys are found in a map: one that the cluster's key makes, so that who does not have
+/// that cannot choose keys that share it. Without an authority it is made of the cluster's id, which
+/// anybody may know; but who can write keys then can write all else.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct KeyHash([u8; 16]);
 

@@ -1,8 +1,10 @@
 //! What both programs tell of themselves, in the same words: their [`log`], which build they are
-//! and how they were started ([`about`]), and what a write goes through ([`trace`]).
+//! and how they were started ([`about`]), and what a write goes through ([`trace`]); and whom of this
+//! machine they tell more ([`loopback`]).
 
 pub mod about;
 pub mod log;
+pub mod loopback;
 pub mod trace;
 
 use std::error::Error;

@@ -1,7 +1,8 @@
 //! Lists: filters, pages, forms, and how little of the table is held at once.
 
 use std::fmt::Write as _;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -145,6 +146,37 @@ async fn a_list_reads_the_store_as_it_is_read_itself() {
         }
         assert!(parts >= 6, "{path}: {parts}");
     }
+}
+
+#[tokio::test]
+async fn a_filter_that_lets_little_through_reads_no_more_often_for_a_small_limit() {
+    let manager = Manager::new().await;
+    manager.fill((0..600).map(|n| format!("p{n}"))).await;
+    let before = manager.store.reads.load(Ordering::SeqCst);
+    let list = manager.get("/v1/peers?limit=1&name=absent").expect(200);
+    assert!(list.await.ids().is_empty());
+    assert_eq!(manager.store.reads.load(Ordering::SeqCst) - before, 3);
+}
+
+#[tokio::test]
+async fn others_get_their_turn_while_a_list_finds_nothing_to_wait_for() {
+    const DELETED: usize = 3_000;
+    let manager = Manager::new().await;
+    manager.fill((0..DELETED).map(|n| format!("p{n}"))).await;
+    manager.delete("/v1/peers?name=files-0").expect(200).await;
+    let turns = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&turns);
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+        }
+    });
+    let before = turns.load(Ordering::SeqCst);
+    let list = manager.get("/v1/peers").expect(200).await;
+    assert!(list.ids().is_empty());
+    assert!(turns.load(Ordering::SeqCst) - before >= DELETED / 256);
+    other.abort();
 }
 
 #[tokio::test]

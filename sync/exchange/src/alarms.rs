@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use peer_table::WallTime;
+use peer_table::clock::stamp_ahead_max;
 use peer_table::contract::{ALARM_ABOUT_MAX, About, Alarm, AlarmKind, Alarms, Found};
 
 use crate::book::{Address, Peer, PeerBook, SILENT_ROUNDS, Uptime};
@@ -366,7 +367,8 @@ fn diverged(signs: &Signs<'_>) -> Option<Found> {
 }
 
 fn clock_outlier(signs: &Signs<'_>) -> Option<Found> {
-    let off_ms = signs.book.own_clock_off(signs.drift_max, signs.now)?;
+    let limit = stamp_ahead_max(signs.drift_max);
+    let off_ms = signs.book.own_clock_off(limit, signs.now)?;
     let off = Duration::from_millis(off_ms.unsigned_abs()).as_secs_f64();
     let way = if off_ms > 0 { "ahead of" } else { "behind" };
     let text = format!(

@@ -25,6 +25,8 @@ pub const ADDRESS_BYTES_MAX: usize = 253 + 6;
 pub const BACK_OFF_FIRST: Duration = Duration::from_secs(1);
 /// The longest that a peer is left alone after a failure, so that a healed network is noticed soon.
 pub const BACK_OFF_MAX: Duration = Duration::from_mins(1);
+/// Of so many stores that we have not met it is remembered that they talked to us.
+const UNKNOWN_MAX: usize = 1_024;
 /// For how many rounds none is heard of where we are isolated: where all have failed, or
 /// [`FAILING_SURE`] of many; and where fewer have.
 pub(crate) const SILENT_ROUNDS: u32 = 3;
@@ -184,6 +186,8 @@ pub struct PeerBook {
     peers: BTreeMap<Address, Peer>,
     /// When anybody last talked to us, whether it is in the book or not.
     heard: Option<Uptime>,
+    /// Stores that talked to us and that we have not met, and when the first word of each counted.
+    unknown: BTreeMap<StoreId, Uptime>,
     /// The digest of our own table, and since when it is that.
     digest: Option<(Digest, Uptime)>,
 }
@@ -271,7 +275,8 @@ impl PeerBook {
 
     /// Notes that somebody talked to us. Where we have met its store, that peer is taken for
     /// reachable again. Else it is likely one of those that were never met, and that any of them
-    /// could not be reached says nothing any more.
+    /// could not be reached says nothing any more; but for one that talks and talks and cannot be
+    /// reached, this is so once in [`BACK_OFF_MAX`].
     pub fn heard(&mut self, partner: &Partner, digest: Option<Digest>, now: Uptime) {
         self.heard = Some(now);
         let mut is_known = false;
@@ -282,12 +287,23 @@ impl PeerBook {
             peer.back_off_until = Uptime::default();
             peer.digest = digest.map(|digest| (digest, now)).or(peer.digest);
         }
-        if !is_known {
+        if !is_known && self.is_first_word(partner.store, now) {
             let strangers = self.peers.values_mut();
             for peer in strangers.filter(|peer| peer.is_stranger()) {
                 *peer = Peer::default();
             }
         }
+    }
+
+    /// Whether nothing was heard of this unknown store within [`BACK_OFF_MAX`].
+    fn is_first_word(&mut self, store: StoreId, now: Uptime) -> bool {
+        let since = now.minus(BACK_OFF_MAX);
+        self.unknown.retain(|_, heard| *heard > since);
+        if self.unknown.len() >= UNKNOWN_MAX || self.unknown.contains_key(&store) {
+            return false;
+        }
+        self.unknown.insert(store, now);
+        true
     }
 
     pub(crate) fn get_mut(&mut self, address: &Address) -> Option<&mut Peer> {
@@ -808,6 +824,20 @@ mod tests {
         assert!((0..9).all(|random| book.choose(at(2), random) == Some(&address(2))));
         assert_eq!(peer(&book, 1), &before);
         assert!(book.has_strangers() && peer(&book, 3).is_self);
+
+        // One that cannot be reached for good keeps nobody from the others, however much it says.
+        book.failed(&address(2), "unreachable", at(4), u64::MAX);
+        book.succeeded(&address(1), &partner(1), 0, None, at(4));
+        for second in 4..9 {
+            book.heard(&partner(2), None, at(second));
+            assert_eq!(peer(&book, 2).failures, 1);
+        }
+        assert_eq!(book.choose(at(4), 0), Some(&address(1)));
+        book.heard(&partner(2), None, at(3).plus(BACK_OFF_MAX));
+        assert_eq!(peer(&book, 2).failures, 0);
+        book.failed(&address(2), "unreachable", at(99), u64::MAX);
+        book.heard(&partner(7), None, at(99));
+        assert_eq!(peer(&book, 2).failures, 0, "somebody else");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use peer_exchange::book::next_delay;
 use peer_exchange::push::{PassOn, Scope};
+use peer_table::clock::stamp_ahead_max;
 use peer_table::contract::{Batch, Tend};
 use peer_table::floors::{Evidence, Replicas};
 use peer_table::{Key, OriginId};
@@ -123,8 +124,9 @@ impl Tending {
                 met: met.iter().copied().collect(),
                 gone,
             };
-            let off_ms = book.own_clock_off(self.drift_max, now);
-            (evidence, off_ms, book.own_clock_agrees(self.drift_max, now))
+            let limit = stamp_ahead_max(self.drift_max);
+            let off_ms = book.own_clock_off(limit, now);
+            (evidence, off_ms, book.own_clock_agrees(limit, now))
         };
         let met_ids = &self.node.met_ids;
         met_ids

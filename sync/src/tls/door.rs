@@ -9,6 +9,7 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -54,7 +55,11 @@ impl Door {
             Self::Plain(refusals) => {
                 // A peer may have made a connection in order to keep it: it has the time that it has
                 // between any two requests.
-                if first_byte(&stream, bounds.head).await.ok()?? == TLS_BEGINS {
+                if first_byte(&stream, Instant::now() + bounds.head)
+                    .await
+                    .ok()??
+                    == TLS_BEGINS
+                {
                     let detail = "it speaks TLS, and this sync was started with --tls off";
                     refusals.note(peer, &Refused::protocol(detail));
                 }
@@ -66,9 +71,9 @@ impl Door {
 }
 
 /// Waits for it, and leaves it there; `None` if the other end goes away without one.
-async fn first_byte(stream: &TcpStream, within: Duration) -> Result<Option<u8>, Elapsed> {
+async fn first_byte(stream: &TcpStream, until: Instant) -> Result<Option<u8>, Elapsed> {
     let mut byte = [0];
-    let peeked = tokio::time::timeout(within, stream.peek(&mut byte)).await?;
+    let peeked = tokio::time::timeout_at(until, stream.peek(&mut byte)).await?;
     Ok(matches!(peeked, Ok(1)).then_some(byte[0]))
 }
 
@@ -79,7 +84,8 @@ impl Tls {
         peer: Option<SocketAddr>,
         within: Duration,
     ) -> Option<(Entered, Guest)> {
-        let Ok(first) = first_byte(&stream, within).await else {
+        let until = Instant::now() + within;
+        let Ok(first) = first_byte(&stream, until).await else {
             self.refusals.note(peer, &Refused::too_slow());
             return None;
         };
@@ -97,7 +103,7 @@ impl Tls {
         let accept = TlsAcceptor::from(credentials.server())
             .accept(stream)
             .into_fallible();
-        match tokio::time::timeout(within, accept).await {
+        match tokio::time::timeout_at(until, accept).await {
             Ok(Ok(stream)) => {
                 self.metrics.handshaken(Side::Server);
                 let (_, session) = stream.get_ref();

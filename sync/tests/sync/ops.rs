@@ -160,6 +160,12 @@ async fn a_page_in_a_browser_neither_changes_what_is_logged_nor_reads_the_log() 
         let mut request = request.unwrap();
         let origin = "http://localhost:3004".parse().unwrap();
         request.headers_mut().insert("origin", origin);
+        let (status, _) = http.send(request.clone(), 1 << 20).await.unwrap();
+        assert_eq!(status.as_u16(), 403, "{method} {path}");
+        // A page of elsewhere whose name was made to lead here says so with that name alone.
+        request.headers_mut().remove("origin");
+        let rebound = "evil.example:3004".parse().unwrap();
+        request.headers_mut().insert("host", rebound);
         let (status, _) = http.send(request, 1 << 20).await.unwrap();
         assert_eq!(status.as_u16(), 403, "{method} {path}");
     }

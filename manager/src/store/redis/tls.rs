@@ -22,23 +22,31 @@ pub(super) async fn wrap(
 ) -> Result<TlsStream<TcpStream>, Fault> {
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Fault::Unusable("has a name that no certificate can be for".to_owned()))?;
+    let files = files.clone();
+    let config = tokio::task::spawn_blocking(move || config(&files));
+    let config = config
+        .await
+        .map_err(|error| Fault::Unusable(format!("cannot be spoken to: {error}")))??;
+    Ok(TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await?)
+}
+
+fn config(files: &TlsFiles) -> Result<ClientConfig, Fault> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| Fault::Unusable(format!("cannot be spoken to: {error}")))?
         .with_root_certificates(authorities(files)?);
-    let config = match &files.identity {
+    match &files.identity {
         Some((chain, key)) => {
             let unfit = |error: &dyn std::fmt::Display| unfit(key, error);
             let chain = certificates(chain)?;
             let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unfit(&error))?;
             let config = builder.with_client_auth_cert(chain, key);
-            config.map_err(|error| unfit(&error))?
+            config.map_err(|error| unfit(&error))
         }
-        None => builder.with_no_client_auth(),
-    };
-    Ok(TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await?)
+        None => Ok(builder.with_no_client_auth()),
+    }
 }
 
 fn authorities(files: &TlsFiles) -> Result<RootCertStore, Fault> {

@@ -228,3 +228,16 @@ fn the_clock_that_most_others_contradict_is_an_alarm_here_and_only_here() {
     assert!(watch.look(&signs(&book, 3)));
     assert_eq!(kinds(&watch), []);
 }
+
+#[test]
+fn a_clock_whose_stamps_others_take_and_could_not_stamp_themselves_is_contradicted() {
+    for (skew_ms, expected) in [(-7_000, 1), (7_000, 1), (-5_000, 0), (5_000, 0)] {
+        let mut book = book(2);
+        for n in [1, 2] {
+            book.succeeded(&address(n.into()), &partner(n), skew_ms, None, at(1));
+        }
+        let mut watch = Watch::default();
+        watch.look(&signs(&book, 2));
+        assert_eq!(kinds(&watch).len(), expected, "{skew_ms}");
+    }
+}
