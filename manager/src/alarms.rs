@@ -238,8 +238,9 @@ fn absence(holder: &Holder, report: Option<&Report>) -> Option<String> {
                 .clone()
                 .unwrap_or_else(|| "not reached".to_owned()),
         ),
-        // Who was not met since sync started may be any of those without a store.
-        None if is_complete && others().all(|peer| peer.store.is_some()) => {
+        // Who was not met since sync started may be any of those without a store, or be back with
+        // another store where one cannot be reached.
+        None if is_complete && others().all(|peer| peer.store.is_some() && peer.reachable) => {
             Some("its pod is not there".to_owned())
         }
         None => None,
@@ -305,8 +306,9 @@ fn store_failing(signs: &Signs) -> Option<Found> {
     let fails = fails.map(|problem| ("answer", problem));
     let (what, problem) = fails.or(commit)?;
     let text = format!("The store does not {what}: {problem}");
-    let advice = "Requests are answered with 503 until it does. Look at the container redis or at the \
-                  volume's free space, and at the log of manager.";
+    let advice = "Requests are answered with 503 until it does. With Redis, look at the container redis and \
+                  at what it logs; with a file, at the volume's free space, and where the file was moved \
+                  or removed, start the manager again.";
     Some(found(AlarmKind::StoreFailing, text, advice))
 }
 

@@ -2,7 +2,7 @@
 
 mod pod;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 pub use self::pod::{POD_RECORDS_MAX, PodRecord};
@@ -125,6 +125,8 @@ pub struct Manager {
     cluster: Arc<RwLock<Expected>>,
     /// Told whenever it is of another one.
     stranger: Arc<Notify>,
+    /// [`Manager::of_other_cluster`].
+    other: Arc<Mutex<Option<String>>>,
     http: HttpClient,
     scrape: HttpClient,
     missed: Arc<Missed>,
@@ -148,6 +150,7 @@ impl Manager {
             url,
             cluster: Arc::new(RwLock::new(Expected::Exactly(cluster))),
             stranger: Arc::default(),
+            other: Arc::default(),
             http,
             scrape,
             missed,
@@ -166,16 +169,26 @@ impl Manager {
         expected.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it has its store open and its table loaded: it answers only then. Which authority the
-    /// table belongs to, and whether any is known, is between the pods: the application beside it
+    /// Whether it is of the right cluster, has its table loaded and a store that answers. Which authority
+    /// the table belongs to, and whether any is known, is between the pods: the application beside it
     /// reads and writes all the same.
     pub async fn ready(&self) -> Result<(), ManagerError> {
         match self.state(&StateRequest::default()).await {
-            Err(ManagerError::Cluster { theirs, .. }) if self.expected().is_by_name(&theirs) => {
-                Ok(())
-            }
-            other => other.map(drop),
+            Err(ManagerError::Cluster { theirs, .. }) if self.expected().is_by_name(&theirs) => {}
+            other => drop(other?),
         }
+        // All that is said of the table is said from memory.
+        let ready = self.call(Method::GET, "/readyz", Vec::new()).await;
+        ready.map(drop)
+    }
+
+    /// What is wrong with it where it is of another cluster altogether, as it said last.
+    pub fn of_other_cluster(&self) -> Option<String> {
+        self.other().clone()
+    }
+
+    fn other(&self) -> MutexGuard<'_, Option<String>> {
+        self.other.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until it was found to be of another cluster than it should.
@@ -289,12 +302,15 @@ impl Own for Manager {
         // Whatever is exchanged or pushed begins with this call.
         let expected = self.expected();
         if expected.is(&state.cluster) {
-            Ok(state)
-        } else {
-            self.stranger.notify_one();
-            let (ours, theirs) = (expected.into_id(), state.cluster);
-            Err(ManagerError::Cluster { ours, theirs })
+            *self.other() = None;
+            return Ok(state);
         }
+        self.stranger.notify_one();
+        let is_by_name = expected.is_by_name(&state.cluster);
+        let (ours, theirs) = (expected.into_id(), state.cluster);
+        let error = ManagerError::Cluster { ours, theirs };
+        *self.other() = (!is_by_name).then(|| error.to_string());
+        Err(error)
     }
 
     async fn replicas(&self, theirs: &Replicas) -> Result<Replicas, ManagerError> {

@@ -138,12 +138,19 @@ async fn in_time<T>(
     node: &Node,
     asked: impl Future<Output = Result<T, ManagerError>>,
 ) -> Result<T, Box<Answered>> {
-    let detail = match tokio::time::timeout(node.bounds.scrape, asked).await {
-        Ok(Ok(answered)) => return Ok(answered),
-        Ok(Err(error)) => chain(&error),
-        Err(_) => "the manager does not answer in time".to_owned(),
-    };
-    Err(Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, &detail)))
+    let answered = answered(node, asked).await;
+    answered.map_err(|detail| Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, &detail)))
+}
+
+/// What the manager answers, or in words why not.
+async fn answered<T>(
+    node: &Node,
+    asked: impl Future<Output = Result<T, ManagerError>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(node.bounds.scrape, asked).await {
+        Ok(answered) => answered.map_err(|error| chain(&error)),
+        Err(_) => Err("the manager does not answer in time".to_owned()),
+    }
 }
 
 /// What sync tells of itself, and behind it what the manager does: nobody outside the pod reaches
@@ -214,6 +221,9 @@ impl Skew {
 pub struct PeerReport {
     /// Whether the manager answers.
     pub manager: bool,
+    /// Why it does not, or cannot be worked with.
+    #[serde(default)]
+    pub manager_problem: Option<String>,
     /// What this sync and its manager are alarmed about, the worst first.
     #[serde(default)]
     pub alarms: Vec<Alarm>,
@@ -257,7 +267,9 @@ pub struct PeerView {
 
 async fn peers(node: &Node) -> Answered {
     let request = StateRequest::default();
-    let state = in_time(node, node.manager.state(&request)).await.ok();
+    let state = answered(node, node.manager.state(&request)).await;
+    let manager_problem = state.as_ref().err().cloned();
+    let state = state.ok();
     let digest = state
         .as_ref()
         .and_then(|state| state.table(&node.table))
@@ -285,6 +297,7 @@ async fn peers(node: &Node) -> Answered {
     };
     let report = PeerReport {
         manager: state.is_some(),
+        manager_problem,
         alarms: node.telling.alarms(),
         records: digest.map(|digest| digest.records),
         peers: node.book().peers().map(view).collect(),

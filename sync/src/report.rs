@@ -140,6 +140,7 @@ fn look_after(node: &Node, is_listed: bool, drift_max: Duration, brake: Option<B
         pod.map(|pod| pod.name.clone())
     };
     let book = node.book();
+    let of_other = node.manager.of_other_cluster();
     let mut state = node.telling.state();
     let State { watch, away, .. } = &mut *state;
     let before = watch.alarms();
@@ -157,6 +158,7 @@ fn look_after(node: &Node, is_listed: bool, drift_max: Duration, brake: Option<B
             .iter()
             .sum(),
         manager_away: away.as_deref(),
+        manager_of_other: of_other.as_deref(),
         now: node.uptime(),
         wall: wall::now(),
     });

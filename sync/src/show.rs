@@ -191,7 +191,11 @@ pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
     table(out, heads, report.peers.iter().map(row))?;
     match report.records {
         Some(records) => writeln!(out, "\n{}", records_here(records)),
-        None => writeln!(out, "\nthe manager of this pod does not answer"),
+        None => {
+            let why = report.manager_problem.as_deref();
+            let why = why.unwrap_or("the manager of this pod does not answer");
+            writeln!(out, "\n{why}")
+        }
     }
 }
 
@@ -376,6 +380,7 @@ mod tests {
         };
         let mut report = PeerReport {
             manager: true,
+            manager_problem: None,
             alarms: Vec::new(),
             records: Some(50),
             peers: vec![own, peer(), lost],

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
@@ -379,6 +380,18 @@ fn a_scrape_of_sync_has_the_manager_s_figures_and_says_when_it_is_away() {
     assert!(metric(&metrics, "udht_manager_up").abs() < f64::EPSILON);
     let ready = http::get(&agent, &format!("{}/readyz", cluster.pod(1).ops_url())).unwrap();
     assert_eq!(ready.status, 503);
+}
+
+#[test]
+fn a_pod_whose_store_is_gone_is_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(folder.path(), 1, &ClusterOptions::default()).unwrap();
+    let agent = agent();
+    let ready = format!("{}/readyz", cluster.pod(1).ops_url());
+    assert_eq!(http::text(&agent, &ready).unwrap().trim(), "ready");
+    fs::remove_file(folder.path().join("pod-1.redb")).unwrap();
+    let away = http::get(&agent, &ready).unwrap();
+    assert_eq!(away.status, 503);
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::CutOff { .. } => 5,
             Self::Refused(refusal) => match refusal.status {
-                404 => 3,
+                404 if refusal.is_problem => 3,
                 409 | 410 | 412 | 428 => 4,
                 429 | 502 | 503 | 504 => 5,
                 _ => 1,
@@ -156,6 +156,8 @@ impl Failure {
 pub(crate) struct Refusal {
     /// The status of the answer.
     pub(crate) status: u16,
+    /// Whether a manager said so, and not something else that is there.
+    is_problem: bool,
     detail: String,
     field: Option<String>,
     limit: Option<String>,
@@ -180,12 +182,14 @@ impl Refusal {
             field: None,
             limit: None,
         });
+        let is_problem = known.title.is_some();
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
         let detail = said(known.detail)
             .or(said(known.title))
             .unwrap_or_else(|| "the manager refused and did not say why".to_owned());
         Self {
             status,
+            is_problem,
             detail: shorten(&detail),
             field: said(known.field).map(|field| shorten(&field)),
             limit: known.limit.map(|limit| match limit {
@@ -251,8 +255,11 @@ mod tests {
             (507, 1),
         ];
         for (status, code) in cases {
-            let refused = Failure::Refused(Box::new(Refusal::new(status, b"", None)));
-            assert_eq!(refused.exit_code(), code, "{status}");
+            let refused = |body| Failure::Refused(Box::new(Refusal::new(status, body, None)));
+            assert_eq!(refused(br#"{"title":"t"}"#).exit_code(), code, "{status}");
+            // A port that is none of a manager's does not say that there is no such peer.
+            let code = if status == 404 { 1 } else { code };
+            assert_eq!(refused(b"not found").exit_code(), code, "{status}");
         }
     }
 

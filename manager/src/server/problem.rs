@@ -233,7 +233,7 @@ impl Problem {
     pub(super) fn no_such_peer(key: &Key) -> Self {
         Self::new(
             Kind::NO_SUCH_PEER,
-            format!("there is no peer {key}; PUT makes it"),
+            format!("there is no peer {key} here; a PUT of a whole record makes one"),
         )
     }
 
@@ -343,7 +343,7 @@ impl From<OwnerError> for Problem {
                     Self::new(Kind::UNAVAILABLE, detail).retry_after(1)
                 }
                 _ => {
-                    let detail = format!("{error}; nothing was changed, try again later");
+                    let detail = format!("{error}; nothing was changed");
                     Self::new(Kind::UNAVAILABLE, detail).retry_after(1)
                 }
             },

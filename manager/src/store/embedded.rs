@@ -255,7 +255,7 @@ impl Inner {
             return Ok(());
         }
         Err(StoreError::Unavailable(format!(
-            "{} was moved, replaced or removed while it was open; start again",
+            "{} was moved, replaced or removed while it was open; start the manager again",
             self.path.display()
         )))
     }

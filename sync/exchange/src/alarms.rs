@@ -46,6 +46,8 @@ pub struct Signs<'a> {
     pub turned_away: u64,
     /// Why the manager does not answer, if it does not.
     pub manager_away: Option<&'a str>,
+    /// What is wrong with the manager where it is of another cluster.
+    pub manager_of_other: Option<&'a str>,
     /// How long this sync has run.
     pub now: Uptime,
     /// The time of day.
@@ -204,9 +206,19 @@ impl Watch {
     }
 
     fn manager_down(&mut self, signs: &Signs<'_>) -> Option<Found> {
-        let is_away = signs.manager_away.is_some();
-        let lasts = self.lasts(AlarmKind::ManagerDown, is_away, signs.now);
-        let why = signs.manager_away.filter(|_| lasts)?;
+        let is_so = signs.manager_away.or(signs.manager_of_other).is_some();
+        if !self.lasts(AlarmKind::ManagerDown, is_so, signs.now) {
+            return None;
+        }
+        let Some(why) = signs.manager_away else {
+            let text = format!(
+                "Nothing goes to other pods or comes from them: {}",
+                signs.manager_of_other?
+            );
+            let advice = "The directory of this pod is read and written all the same. Give both containers \
+                          the same --cluster (UDHT_CLUSTER).";
+            return Some(found(AlarmKind::ManagerDown, text, advice));
+        };
         let advice = "The directory of this pod cannot be read or written. Look at the container manager: \
                       does it run, and what does its log say? A large table says how far it is loaded.";
         let text = format!("The manager of this pod does not answer: {why}");

@@ -288,9 +288,13 @@ impl PeerBook {
             peer.digest = digest.map(|digest| (digest, now)).or(peer.digest);
         }
         if !is_known && self.is_first_word(partner.store, now) {
-            let strangers = self.peers.values_mut();
-            for peer in strangers.filter(|peer| peer.is_stranger()) {
-                *peer = Peer::default();
+            let others = self.peers.values_mut().filter(|peer| !peer.is_self);
+            for peer in others.filter(|peer| !peer.is_reachable()) {
+                // It may be one that is back with another store, too.
+                peer.back_off_until = Uptime::default();
+                if peer.is_stranger() {
+                    *peer = Peer::default();
+                }
             }
         }
     }
@@ -818,9 +822,14 @@ mod tests {
             }
         }
         book.succeeded(&address(1), &partner(1), 0, None, at(2));
-        book.failed(&address(1), "unreachable", at(2), u64::MAX);
-        let before = peer(&book, 1).clone();
+        book.failed(&address(1), "unreachable", at(3), u64::MAX);
+        let mut before = peer(&book, 1).clone();
         book.heard(&partner(2), None, at(3));
+        assert!(
+            before.back_off_until > at(3),
+            "it may be back with that store"
+        );
+        before.back_off_until = Uptime::default();
         assert!((0..9).all(|random| book.choose(at(2), random) == Some(&address(2))));
         assert_eq!(peer(&book, 1), &before);
         assert!(book.has_strangers() && peer(&book, 3).is_self);

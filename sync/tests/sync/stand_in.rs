@@ -143,6 +143,7 @@ impl StandIn {
             .route("/v1/peers", get(pod_records))
             .route("/v1/peers/{id}", delete(delete_record))
             .route("/v1/sync/leave", post(leave))
+            .route("/readyz", get(async || ()))
             .route("/metrics", get(async || METRICS))
             .layer(axum::extract::DefaultBodyLimit::max(8 << 20))
             .with_state(Arc::clone(&shared));

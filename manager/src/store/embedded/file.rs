@@ -164,6 +164,16 @@ fn with_advice(error: &io::Error) -> String {
     format!("{error}: {advice}")
 }
 
+/// Makes a folder that is not there, and says so: it may be a path that is misspelt, or a volume that is
+/// not mounted.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        fs::create_dir_all(path)?;
+        tracing::warn!(folder = %path.display(), "the folder of the store was not there, and was made");
+    }
+    Ok(())
+}
+
 /// Does something with redb; a panic of it is a fault like any other.
 pub(super) fn guarded<T>(action: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| {
@@ -200,7 +210,7 @@ impl OpenFile {
             }
             Ok(_) => {}
             Err(_) if if_missing == IfMissing::Refuse => {}
-            Err(_) => fs::create_dir_all(parent.unwrap_or(Path::new(".")))?,
+            Err(_) => make_folder(parent.unwrap_or(Path::new(".")))?,
         }
         let mut file = OpenOptions::new()
             .read(true)

@@ -14,6 +14,7 @@ fn signs(book: &PeerBook, now: u64) -> Signs<'_> {
         dropped: 0,
         turned_away: 0,
         manager_away: None,
+        manager_of_other: None,
         now: at(now),
         wall: WallTime::from_millis((1_700_000_000 + now) * 1_000),
     }
@@ -68,6 +69,11 @@ fn what_comes_and_goes_by_itself_is_an_alarm_once_it_lasts_and_ends_at_once() {
     assert_eq!(stands(kubernetes, is_lost, nothing), (10, 60));
     let is_away = |it: &mut Signs<'_>| it.manager_away = Some("away");
     assert_eq!(stands(AlarmKind::ManagerDown, is_away, nothing), (10, 60));
+    let is_of_other = |it: &mut Signs<'_>| it.manager_of_other = Some("of another cluster");
+    assert_eq!(
+        stands(AlarmKind::ManagerDown, is_of_other, nothing),
+        (10, 60)
+    );
 }
 
 #[test]
