@@ -212,7 +212,8 @@ impl Watch {
                 if count == 1 { "replica has" } else { "replicas have" },
             ),
             advice: "Nothing is lost; they take room. Bring the pod back that is named here. If its \
-                     volume will never be used again, give it up: udht-manager replicas give-up STORE."
+                     volume will never be used again, give it up: udht-manager replicas give-up STORE, or the \
+                     id that is named where no store is."
                 .to_owned(),
             about: abouts,
         })

@@ -189,14 +189,12 @@ pub fn peers(out: &mut impl Write, report: &PeerReport) -> io::Result<()> {
         "ADDRESS", "POD", "PEER", "LAST OK", "HEARD", "TABLE", "CLOCK", "SPEAKS", "FAILED", "ERROR",
     ];
     table(out, heads, report.peers.iter().map(row))?;
-    match report.records {
-        Some(records) => writeln!(out, "\n{}", records_here(records)),
-        None => {
-            let why = report.manager_problem.as_deref();
-            let why = why.unwrap_or("the manager of this pod does not answer");
-            writeln!(out, "\n{why}")
-        }
+    if let Some(records) = report.records {
+        return writeln!(out, "\n{}", records_here(records));
     }
+    let why = report.manager_problem.as_deref();
+    let why = why.unwrap_or("the manager of this pod does not answer");
+    writeln!(out, "\n{why}")
 }
 
 /// What is the matter, and what to do, before all else.

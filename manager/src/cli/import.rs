@@ -365,7 +365,7 @@ mod tests {
             (format!("{PEER}\n{END}\n{PEER}\n"), "nothing may follow"),
             (format!("{PEER}\n"), "--without-end"),
             (String::new(), "--without-end"),
-            (format!("{PEER}\n{}", &PEER[..50]), "line 2: : is not JSON"),
+            (format!("{PEER}\n{}", &PEER[..50]), "line 2: is not JSON"),
             ("x".repeat(2 << 20), "line 1 is longer than 1048576 bytes"),
         ];
         for (text, part) in cases {

@@ -45,7 +45,7 @@ enum ReplicasVerb {
   udht-manager replicas give-up 0d7a4e9e-5f4f-4a70-9d3c-0c2f5e2c9f11
   udht-manager replicas give-up 0d7a4e9e-5f4f-4a70-9d3c-0c2f5e2c9f11 --yes")]
     GiveUp {
-        /// The id of its store, as `udht-manager replicas` lists it
+        /// The id of its store, as `udht-manager replicas` lists it; of one without, the id in brackets
         #[arg(value_name = "STORE", value_parser = store_id)]
         store: StoreId,
         /// Do it without being asked
@@ -130,11 +130,10 @@ impl ReplicasArgs {
             None => return list(client, format, console),
             Some(ReplicasVerb::GiveUp { store, yes }) => {
                 let question = format!(
-                    "The replica of the store {store} is given up: if it comes back, what only it \
-                     has is lost."
+                    "The replica {store} is given up: if it comes back, what only it has is lost."
                 );
                 console.confirm(&question, *yes)?;
-                let done = "given up: the store";
+                let done = "given up:";
                 (format!("{PATH}/{store}/give-up"), done)
             }
             Some(ReplicasVerb::StartOver { yes }) => {
@@ -355,10 +354,7 @@ STORE                                     PEER ID  STORAGE  FLOOR   HEARD OF
             assert!(ran.failure().contains("--yes"), "{ran:?}");
             let ran = canned.run(&[line, &["--yes"]].concat());
             assert_eq!((ran.code(), ran.err.as_str()), (0, ""), "{ran:?}");
-            assert!(
-                ran.out.ends_with(&format!("the store {STORE}\n")),
-                "{ran:?}"
-            );
+            assert!(ran.out.ends_with(&format!(" {STORE}\n")), "{ran:?}");
         }
         let paths: Vec<_> = canned.requests();
         let wanted = [

@@ -451,10 +451,13 @@ impl Work {
         // that it has now.
         let published = floors.publications().filter(of_store);
         let oldest = published.min_by_key(|publication| publication.at);
-        let Some(id) = oldest.map(|publication| publication.origin) else {
-            return Ok(None);
+        let id = match oldest {
+            Some(publication) => publication.origin,
+            // Of one that went before it said anything of itself nobody knows the store.
+            None => OriginId::from_bytes(*store.as_bytes()),
         };
-        if id == floors.own() {
+        let may_write = floors.ids().knows(id) && floors.ids().fence(id).is_none();
+        if id == floors.own() || !may_write {
             return Ok(None);
         }
         floors.fence(id, Fence::GivenUp, wall_now());

@@ -22,7 +22,7 @@ use super::media::{self, JSON, NDJSON};
 use super::problem::{Fails, Kind, Problem};
 use super::query::{Count, FilterQuery, Flag, FromQuery, Params, Query, refused};
 use super::schema;
-use super::walk::{PART_RECORDS, Walk};
+use super::walk::Walk;
 use super::watch::{self, Event, LAST_EVENT_ID};
 use crate::owner::OwnerError;
 
@@ -112,13 +112,13 @@ pub(super) async fn get(
     }
     let limit = limit.map(|Count(limit)| limit);
     // One more than the limit, as whether there is more is said too.
-    let part = limit.map_or(PART_RECORDS, |limit| limit + 1);
+    let wanted = limit.map_or(usize::MAX, |limit| limit + 1);
     let revision = app.owner.revision();
     let (form, content_type) = match media::accepted(&headers, &[JSON, NDJSON]) {
         Some(NDJSON) => (Form::Lines, NDJSON),
         _ => (Form::Json, JSON),
     };
-    let walk = Walk::new(app.owner.clone(), filter, after, part);
+    let walk = Walk::new(app.owner.clone(), filter, after, wanted);
     let body = Listing::new(walk, form, revision, limit)
         .into_body()
         .await?;
@@ -251,6 +251,7 @@ impl Listing {
 
     async fn write_part(&mut self, text: &mut Vec<u8>) -> Result<(), OwnerError> {
         let part = self.walk.next().await?;
+        let (before, bytes_before) = (self.records, text.len());
         let mut last = None;
         let mut is_cut = false;
         for peer in self.walk.matching(&part) {
@@ -269,6 +270,8 @@ impl Listing {
             last = Some(peer.key());
         }
         self.last = last.cloned().or(self.last.take());
+        let records = self.records - before;
+        self.walk.became(text.len() - bytes_before, records);
         if is_cut {
             self.finish(text, self.last.clone());
         } else if self.walk.has_ended() {

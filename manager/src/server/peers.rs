@@ -24,7 +24,7 @@ use super::openapi::{PeerDraft, PeerPatch};
 use super::problem::{Fails, Kind, Problem};
 use super::query::{FilterQuery, Query};
 use super::schema;
-use super::walk::{PART_RECORDS, Walk};
+use super::walk::Walk;
 use crate::owner::{Operation, Owner, Write, WriteError, Written, wall_now};
 
 /// The id in a path.
@@ -125,7 +125,7 @@ pub(super) async fn delete_many(
 }
 
 async fn delete_matching(owner: Owner, filter: Filter) -> Result<usize, Problem> {
-    let mut walk = Walk::new(owner.clone(), filter, None, PART_RECORDS);
+    let mut walk = Walk::new(owner.clone(), filter, None, usize::MAX);
     let mut deleted = 0;
     while !walk.has_ended() {
         let done = delete_part(&owner, &mut walk, &mut deleted).await;

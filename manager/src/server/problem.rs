@@ -189,6 +189,9 @@ impl Problem {
     /// The same, after a part of what was asked for was done.
     #[must_use]
     pub(super) fn after(mut self, done: usize) -> Self {
+        if done == 0 {
+            return self;
+        }
         let detail = &mut self.0.document.detail;
         *detail = format!("{detail}; {done} changes were made before, and all may be sent again");
         self
@@ -343,7 +346,7 @@ impl From<OwnerError> for Problem {
                     Self::new(Kind::UNAVAILABLE, detail).retry_after(1)
                 }
                 _ => {
-                    let detail = format!("{error}; nothing was changed");
+                    let detail = format!("{error}; nothing was changed by this");
                     Self::new(Kind::UNAVAILABLE, detail).retry_after(1)
                 }
             },

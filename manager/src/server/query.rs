@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use peer_table::peers::Filter;
+use peer_table::peers::{Filter, LABELS_MAX};
 use percent_encoding::percent_decode;
 use utoipa::IntoParams;
 
@@ -137,7 +137,15 @@ pub(super) struct FilterQuery {
 
 impl FromQuery for FilterQuery {
     fn take(params: &mut Params) -> Result<Self, Problem> {
-        let labels = params.all("label").into_iter();
+        let labels = params.all("label");
+        if labels.len() > LABELS_MAX {
+            let why = format!(
+                "was given {} times, and no record has more than {LABELS_MAX} labels",
+                labels.len()
+            );
+            return Err(refused("label", why).limit(LABELS_MAX));
+        }
+        let labels = labels.into_iter();
         let labels = labels.map(|label| label.parse().map_err(|error| refused("label", error)));
         Ok(Self {
             name: params.one("name")?,

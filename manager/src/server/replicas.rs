@@ -206,7 +206,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, Query(()): Query<()>) -> J
 /// lost.
 #[utoipa::path(
     post, path = "/v1/replicas/{store}/give-up", tag = "replicas", operation_id = "giveUpReplica",
-    params(("store" = String, Path, description = "The id of its store.")),
+    params(("store" = String, Path, description = "The id of its store; of one whose store is not known, its `origin`.")),
     responses(
         (status = 200, description = "It is given up.", body = ReplicaStore),
         Fails<400>, Fails<404>, Fails<503>,
@@ -219,7 +219,8 @@ pub(super) async fn give_up(
 ) -> Result<Json<ReplicaStore>, Problem> {
     let unknown = || {
         let detail = format!(
-            "no other replica of the store {text} may write: GET /v1/replicas lists those that may"
+            "no other replica {text} may write: GET /v1/replicas lists those that may, and an own store is \
+             emptied with start-over"
         );
         Problem::new(Kind::NO_SUCH_REPLICA, detail).about("store")
     };

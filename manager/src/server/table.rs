@@ -26,7 +26,7 @@ use super::media::{self, NDJSON};
 use super::openapi::PeerDraft;
 use super::problem::{Fails, Problem};
 use super::query::{FromQuery, Params, Query};
-use super::walk::{PART_RECORDS, Walk};
+use super::walk::Walk;
 use crate::owner::{Operation, Owner, Write, WriteError};
 
 /// Writes in one transaction of an import.
@@ -65,7 +65,7 @@ pub(super) async fn export(
 ) -> Result<Response, Problem> {
     let slot = app.exports.take()?;
     let revision = app.owner.revision();
-    let walk = Walk::new(app.owner.clone(), Filter::default(), None, PART_RECORDS);
+    let walk = Walk::new(app.owner.clone(), Filter::default(), None, usize::MAX);
     let body = Listing::new(walk, Form::Dump, revision, None)
         .into_body()
         .await?;

@@ -5,8 +5,13 @@ use peer_table::{Entry, Key, OriginId};
 
 use crate::owner::{Owner, OwnerError};
 
-/// Records that are read at once.
+/// Records that are read at once, at the most.
 pub(super) const PART_RECORDS: usize = 256;
+/// Records that are read first: how large they are is not known yet.
+const FIRST_RECORDS: usize = 16;
+/// What a part may become as text, about: it is held until its reader has taken it, and readers may be
+/// many and slow.
+const PART_BYTES: usize = 128 << 10;
 
 /// A walk over the peers that match a filter, in the order of their keys.
 pub(super) struct Walk {
@@ -15,7 +20,10 @@ pub(super) struct Walk {
     origin: OriginId,
     filter: Filter,
     after: Option<Key>,
+    /// Records of the next part, at the most.
     part: usize,
+    /// Records that are still asked for.
+    left: usize,
     ended: bool,
 }
 
@@ -23,17 +31,18 @@ impl Walk {
     /// A walk from the first peer after `after`, of which `wanted` are asked for: it reads no more of
     /// them at once where all are, and no more than [`PART_RECORDS`].
     pub(super) fn new(owner: Owner, filter: Filter, after: Option<Key>, wanted: usize) -> Self {
-        let part = if filter.is_empty() {
+        let left = if filter.is_empty() {
             wanted
         } else {
-            PART_RECORDS
+            usize::MAX
         };
         Self {
             origin: owner.origin(),
             owner,
             filter,
             after,
-            part: part.min(PART_RECORDS),
+            part: FIRST_RECORDS,
+            left,
             ended: false,
         }
     }
@@ -47,14 +56,27 @@ impl Walk {
             // A long walk may never have to wait, as where all is deleted: others get their turn.
             tokio::task::yield_now().await;
         }
-        let (records, last) = self.owner.page(self.after.as_ref(), self.part).await?;
+        let part = self.part.min(self.left);
+        let (records, last) = self.owner.page(self.after.as_ref(), part).await?;
         // What an opening lacks that came meanwhile is no end of the table.
         if self.owner.origin() != self.origin {
             return Err(OwnerError::Reopened);
         }
         self.ended = last.is_none();
         self.after = last;
+        self.left -= records.len();
+        let contents = records.iter().filter_map(|(_, entry)| entry.content());
+        let bytes = contents.map(|content| content.as_bytes().len()).sum();
+        self.part = PART_RECORDS;
+        self.became(bytes, records.len());
         Ok(records)
+    }
+
+    /// So many records of the last part have so many bytes as text: the next part is not to have more than
+    /// about [`PART_BYTES`].
+    pub(super) fn became(&mut self, bytes: usize, records: usize) {
+        let mean = bytes.div_ceil(records.max(1));
+        self.part = self.part.min(PART_BYTES / mean.max(1)).max(1);
     }
 
     /// The peers of a part that match.

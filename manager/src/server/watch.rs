@@ -26,8 +26,10 @@ use crate::owner::Owner;
 
 /// The header with which a browser resumes a stream of events.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Changes that are written at once.
+/// Changes that are written at once, at the most, and bytes after which no further one is: what was
+/// written is held until its reader has taken it.
 const PART_CHANGES: usize = 256;
+const PART_BYTES: usize = 128 << 10;
 
 /// What a watch says.
 #[derive(Debug, Serialize, ToSchema)]
@@ -215,6 +217,9 @@ impl Watch {
             self.at = revision;
             if let Some(event) = self.event(revision.to_string(), &change) {
                 self.write(text, |_| event);
+            }
+            if text.len() > PART_BYTES {
+                break;
             }
         }
         any

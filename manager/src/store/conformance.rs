@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use peer_table::entry::CorruptEntry;
 use peer_table::{
-    AuthorityId, Binding, Body, Contact, Content, Entry, FingerprintKey, Key, OriginId, Reading,
-    StoreId, TableName, Version,
+    AuthorityId, Binding, Body, ClusterId, Contact, Content, Entry, FingerprintKey, Key, OriginId,
+    Reading, StoreId, TableName, Version,
 };
 
 use super::{Commit, Draw, FORMAT, Scanned, Store, StoreError, Stored};
@@ -71,6 +71,7 @@ macro_rules! suite {
             a_reading_is_kept_without_a_record
             a_store_is_bound_until_it_is_bound_anew
             a_store_takes_over_a_binding_just_if_it_has_none
+            a_store_of_one_cluster_is_not_opened_for_another
             corrupt_records_are_reported_and_hide_no_other
             a_corrupt_record_can_be_overwritten
             a_second_opening_is_refused_until_the_first_is_gone
@@ -107,6 +108,7 @@ pub(crate) fn draw(number: u8) -> Draw {
         store: StoreId::from_bytes([number; 16]),
         origin: OriginId::from_bytes([number; 16]),
         peer_id: key(usize::from(number)),
+        cluster: None,
         binding: None,
     }
 }
@@ -618,6 +620,38 @@ pub(crate) async fn a_store_takes_over_a_binding_just_if_it_has_none(ground: &im
         ground.kill(store).await;
     }
     assert_eq!(open(ground, 4).await.opening().binding, Some(binding(1)));
+}
+
+pub(crate) async fn a_store_of_one_cluster_is_not_opened_for_another(ground: &impl Ground) {
+    let of = |number, cluster: &str| Draw {
+        cluster: Some(cluster.parse().expect("a cluster id")),
+        ..draw(number)
+    };
+    // One of an earlier build does not say of which it is.
+    drop(open(ground, 1).await);
+    for number in [2, 3] {
+        let store = ground.open(of(number, "prod")).await.expect("opens");
+        assert_eq!(
+            store.opening().cluster.as_ref().map(ClusterId::as_str),
+            Some("prod")
+        );
+        ground.kill(store).await;
+    }
+    let refused = ground.open(of(4, "staging")).await.err();
+    let Some(StoreError::Open { problem, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(
+        problem.contains("prod") && problem.contains("staging"),
+        "{problem}"
+    );
+    let store = ground.open(of(5, "prod")).await.expect("opens");
+    let draw = of(6, "elsewhere");
+    let begun = store.start_over(draw, Vec::new()).await;
+    let begun = begun.expect("starts over");
+    assert_eq!(begun.cluster.as_ref().map(ClusterId::as_str), Some("prod"));
+    ground.kill(store).await;
+    assert!(ground.open(of(7, "staging")).await.is_err());
 }
 
 pub(crate) async fn corrupt_records_are_reported_and_hide_no_other(ground: &impl Ground) {

@@ -28,12 +28,13 @@ pub use url::{InvalidStoreUrl, StoreUrl, open};
 /// The format of the storage layout that this build writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
-/// Random ids for an opening, this `peer_id`, and no authority.
+/// Random ids for an opening, this `peer_id`, any cluster, and no authority.
 pub fn draw(peer_id: Key) -> Draw {
     Draw {
         store: StoreId::from_bytes(*Uuid::new_v4().as_bytes()),
         origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
         peer_id,
+        cluster: None,
         binding: None,
     }
 }

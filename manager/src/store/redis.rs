@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `{prefix}meta` | hash | `format`: of all this; `store`: the current store id, so that starting over is one switch of it; `peer_id`: of this pod's own record |
 //! | `{prefix}{store id}:{table}` | hash | by key of a record, [`Entry::to_stored`](peer_table::Entry::to_stored): format byte, kind, version, contact, content |
-//! | `{prefix}{store id}:_state` | hash | `origin`: the id of the last opening; `retired`: those before it, oldest first; `last_reading`: the highest reading stamped for an own write, in hexadecimal; `commits`: transactions so far; `authority`: the UUID of the authority that the store is bound to and, in hexadecimal, the key that came with it, missing while it is unbound; `floors`: what its owner keeps of floors, missing until that is first written |
+//! | `{prefix}{store id}:_state` | hash | `origin`: the id of the last opening; `retired`: those before it, oldest first; `last_reading`: the highest reading stamped for an own write, in hexadecimal; `commits`: transactions so far; `cluster`: whose records these are, missing until that is first said; `authority`: the UUID of the authority that the store is bound to and, in hexadecimal, the key that came with it, missing while it is unbound; `floors`: what its owner keeps of floors, missing until that is first written |
 //! | `{prefix}lock` | string | which manager has the store: id of its connection, token, words |
 //!
 //! The prefix is `udht:{cluster}:{pod}:` unless the URL says otherwise (`?prefix=`). Ids are spelled

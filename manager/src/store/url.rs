@@ -75,6 +75,10 @@ pub async fn open(
     pod: &str,
     draw: Draw,
 ) -> Result<Arc<dyn Store>, StoreError> {
+    let draw = Draw {
+        cluster: Some(cluster.clone()),
+        ..draw
+    };
     match url {
         StoreUrl::Embedded(path) => {
             let path = path.clone();
@@ -148,6 +152,7 @@ mod tests {
             store: StoreId::from_bytes([1; 16]),
             origin: OriginId::from_bytes([2; 16]),
             peer_id: "pod".parse().expect("a key"),
+            cluster: None,
             binding: None,
         }
     }
@@ -159,7 +164,11 @@ mod tests {
         let url = StoreUrl::Embedded(path.clone());
         let cluster = "udht".parse().expect("a cluster id");
         let store = open(&url, &cluster, "pod", draw()).await.expect("opens");
-        assert_eq!(store.opening(), &Opening::first(draw()));
+        let expected = Draw {
+            cluster: Some(cluster),
+            ..draw()
+        };
+        assert_eq!(store.opening(), &Opening::first(expected));
         assert!(path.is_file());
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::authority::Binding;
 use crate::clock::{Clock, Reading};
-use crate::ids::{OriginId, StoreId};
+use crate::ids::{ClusterId, OriginId, StoreId};
 use crate::key::Key;
 
 /// How many ids of earlier openings a store keeps; of more, the oldest are forgotten.
@@ -27,6 +27,8 @@ pub struct Opening {
     pub last_reading: Reading,
     /// The `peer_id` of this pod's own record: made when the store was first opened.
     pub peer_id: Key,
+    /// The cluster that its records are of, without its authority, if that was ever said.
+    pub cluster: Option<ClusterId>,
     /// The authority that the store is bound to, if it is to any.
     pub binding: Option<Binding>,
     /// What the store keeps of floors, as it was last written; empty if it never was.
@@ -42,6 +44,7 @@ impl Opening {
             retired: Vec::new(),
             last_reading: Reading::default(),
             peer_id: draw.peer_id,
+            cluster: draw.cluster,
             binding: draw.binding,
             floors: Vec::new(),
         }
@@ -58,11 +61,19 @@ impl Opening {
         self.retired = retired;
     }
 
-    /// The same, bound as `draw` says if it is not bound yet.
-    #[must_use]
-    pub fn bound_as(mut self, draw: &Draw) -> Self {
+    /// The same, of the cluster and bound as `draw` says where it is of none and not bound yet; refused
+    /// where it is of another cluster.
+    pub fn taken_by(mut self, draw: &Draw) -> Result<Self, OtherCluster> {
+        let held = self.cluster.or_else(|| draw.cluster.clone());
+        if let (Some(held), Some(ours)) = (&held, &draw.cluster)
+            && held != ours
+        {
+            let (held, ours) = (held.clone(), ours.clone());
+            return Err(OtherCluster { held, ours });
+        }
+        self.cluster = held;
         self.binding = self.binding.or_else(|| draw.binding.clone());
-        self
+        Ok(self)
     }
 
     /// The opening after this one, under `origin`; `None` if that id was used before: its versions
@@ -117,7 +128,20 @@ impl Opening {
     }
 }
 
-/// Randomness for an opening, drawn by the caller.
+/// The records of a store are of another cluster than the one that it is opened for.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "it holds the records of the cluster {held}, and this is one of {ours}: use --cluster {held}, or another \
+     store; udht-manager export there and import here take records along"
+)]
+pub struct OtherCluster {
+    /// Whose records they are.
+    pub held: ClusterId,
+    /// For whom it is opened.
+    pub ours: ClusterId,
+}
+
+/// What an opening is made of: randomness, drawn by the caller, and for whom it is.
 #[derive(Clone, Debug)]
 pub struct Draw {
     /// The store's id, if it has none yet or begins anew.
@@ -126,6 +150,8 @@ pub struct Draw {
     pub origin: OriginId,
     /// The pod's own `peer_id`, if the store has none yet.
     pub peer_id: Key,
+    /// The cluster that it is opened for, without its authority; none where any will do.
+    pub cluster: Option<ClusterId>,
     /// The authority to be bound to, if the store is not bound yet.
     pub binding: Option<Binding>,
 }
@@ -146,6 +172,7 @@ mod tests {
             store: StoreId::from_bytes([1; 16]),
             origin: id(0),
             peer_id: "pod".parse().expect("a key"),
+            cluster: None,
             binding: None,
         })
     }
@@ -205,6 +232,7 @@ mod tests {
             store: StoreId::from_bytes([store; 16]),
             origin: id(origin),
             peer_id: "other".parse().expect("a key"),
+            cluster: None,
             binding: bound.map(binding),
         };
         let earlier = Opening {
@@ -222,6 +250,7 @@ mod tests {
             retired: Vec::new(),
             last_reading: Reading::from_u64(7),
             peer_id: earlier.peer_id.clone(),
+            cluster: None,
             binding: Some(binding(1)),
             floors: b"others".to_vec(),
         };

@@ -155,7 +155,33 @@ async fn a_filter_that_lets_little_through_reads_no_more_often_for_a_small_limit
     let before = manager.store.reads.load(Ordering::SeqCst);
     let list = manager.get("/v1/peers?limit=1&name=absent").expect(200);
     assert!(list.await.ids().is_empty());
-    assert_eq!(manager.store.reads.load(Ordering::SeqCst) - before, 3);
+    assert_eq!(manager.store.reads.load(Ordering::SeqCst) - before, 4);
+}
+
+#[tokio::test]
+async fn what_is_held_for_a_slow_reader_is_bounded_in_bytes_and_not_in_records() {
+    let manager = Manager::new().await;
+    let mut large = peer();
+    // As JSON six times as long.
+    large["labels"] = (0..10)
+        .map(|n| (format!("l{n}"), "\u{1}".repeat(1_000)))
+        .collect();
+    for n in 0..40 {
+        manager
+            .put(&format!("/v1/peers/p{n:02}"), &large)
+            .expect(201)
+            .await;
+    }
+    let mut list = manager.get("/v1/peers").open().await;
+    let (mut whole, mut parts) = (Vec::new(), Vec::new());
+    while let Some(part) = list.part().await {
+        let part = part.unwrap();
+        parts.push(part.len());
+        whole.extend_from_slice(&part);
+    }
+    assert!(parts[1..].iter().all(|bytes| *bytes < 200_000), "{parts:?}");
+    let list: Value = serde_json::from_slice(&whole).unwrap();
+    assert_eq!(list["peers"].as_array().unwrap().len(), 40);
 }
 
 #[tokio::test]

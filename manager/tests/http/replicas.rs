@@ -308,6 +308,29 @@ async fn only_another_replica_that_may_write_can_be_given_up() {
 }
 
 #[tokio::test]
+async fn one_that_went_before_it_said_what_its_store_is_is_given_up_by_its_own_id() {
+    let manager = Manager::new().await;
+    let met = Replicas {
+        origin: vec![90; 16],
+        ..Replicas::default()
+    };
+    tell(&manager, &met).await;
+    let id = uuid::Uuid::from_bytes([90; 16]);
+    let listed = known(&manager).await["replicas"].clone();
+    let listed = listed.as_array().unwrap().iter();
+    assert!(
+        listed
+            .clone()
+            .any(|it| it["origin"] == id.to_string() && it["store"].is_null())
+    );
+    let give_up = format!("{REPLICAS}/{id}/give-up");
+    manager.post(&give_up).expect(200).await;
+    assert_eq!(fences(&known(&manager).await), ["given_up"]);
+    let again = manager.post(&give_up).expect(404).await;
+    assert_eq!(again.problem(), "no-such-replica");
+}
+
+#[tokio::test]
 async fn what_a_store_that_fails_is_asked_for_is_not_done() {
     let (one, other) = two().await;
     let gone = store(&other).await;

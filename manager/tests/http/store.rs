@@ -34,6 +34,7 @@ impl Watched {
             store: StoreId::from_bytes([7; 16]),
             origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
             peer_id: "own".parse().unwrap(),
+            cluster: None,
             binding: None,
         };
         let url = StoreUrl::Embedded(path.to_owned());

@@ -43,6 +43,7 @@ fn empty() -> Table {
         store: StoreId::from_bytes([1; 16]),
         origin: OriginId::from_bytes([0xff; 16]),
         peer_id: "own".parse().expect("a key"),
+        cluster: None,
         binding: None,
     });
     Table::new(TableSpec {

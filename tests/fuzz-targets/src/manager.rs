@@ -227,6 +227,7 @@ impl Memory {
             store: StoreId::from_bytes([number; 16]),
             origin: OriginId::from_bytes([number.wrapping_add(100); 16]),
             peer_id: format!("pod-{number}").parse().expect("a key"),
+            cluster: None,
             binding: None,
         });
         Self {

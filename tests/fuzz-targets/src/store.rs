@@ -18,6 +18,7 @@ fn draw() -> Draw {
         store: STORE,
         origin: OriginId::from_bytes([9; 16]),
         peer_id: "pod".parse().expect("a key"),
+        cluster: None,
         binding: None,
     }
 }

@@ -130,6 +130,7 @@ async fn open(sim: &Sim, pod: usize) {
             store: StoreId::from_bytes(world.random.id()),
             origin: OriginId::from_bytes(world.random.id()),
             peer_id: world.pods[pod].own_key(),
+            cluster: None,
             binding: None,
         };
         let it = &mut world.pods[pod];
@@ -742,6 +743,7 @@ async fn start_over(sim: &Sim, pod: usize) -> Result<(), Refused> {
             store: StoreId::from_bytes(world.random.id()),
             origin: OriginId::from_bytes(world.random.id()),
             peer_id: world.pods[pod].own_key(),
+            cluster: None,
             binding: None,
         };
         let setting = &world.setting;

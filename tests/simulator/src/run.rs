@@ -350,6 +350,7 @@ fn trouble(world: &mut World, pod: usize, fault: StoreFault, random: &mut Random
         store: StoreId::from_bytes(random.id()),
         origin: OriginId::from_bytes(random.id()),
         peer_id: world.pods[pod].own_key(),
+        cluster: None,
         binding: None,
     };
     match fault {

@@ -47,6 +47,7 @@ fn opening() -> Opening {
         store: StoreId::from_bytes([0xb1; 16]),
         origin: OriginId::from_bytes([0xa1; 16]),
         peer_id: "files-0".parse().unwrap(),
+        cluster: None,
         binding: None,
     })
 }

@@ -349,6 +349,7 @@ pub(crate) async fn an_opening_that_is_renewed_keeps_all_but_its_id_and_its_last
         retired: [1, 2, 3, 4].map(|number| draw(number).origin).to_vec(),
         last_reading: last,
         peer_id: draw(1).peer_id,
+        cluster: None,
         binding: Some(binding(1)),
         floors: b"floors".to_vec(),
     };

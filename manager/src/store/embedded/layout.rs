@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::ops::Bound::{Excluded, Unbounded};
 
-use peer_table::{Binding, Key, OriginId, Reading, StoreId, TableName};
+use peer_table::{Binding, ClusterId, Key, OriginId, Reading, StoreId, TableName};
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     TableDefinition, TableError, TableHandle, WriteTransaction,
@@ -34,6 +34,8 @@ mod state {
     pub(super) const ORIGIN: &[u8] = b"origin";
     pub(super) const RETIRED: &[u8] = b"retired";
     pub(super) const LAST_READING: &[u8] = b"last_reading";
+    /// There once it was said.
+    pub(super) const CLUSTER: &[u8] = b"cluster";
     /// There just if the store is bound.
     pub(super) const AUTHORITY: &[u8] = b"authority";
     /// There once it was written.
@@ -225,7 +227,8 @@ pub(super) fn next_opening(database: &Database, draw: Draw) -> Result<Opening, F
                 "the id {origin} was drawn for it before; start again"
             ))
         })?;
-        next.bound_as(&draw)
+        next.taken_by(&draw)
+            .map_err(|other| Fault::Unusable(other.to_string()))?
     } else if any {
         let problem = "the file is the database of something else; name another path".to_owned();
         return Err(Fault::Unusable(problem));
@@ -264,6 +267,7 @@ fn last_opening(transaction: &WriteTransaction) -> Result<Opening, Fault> {
         retired: retired.iter().copied().map(OriginId::from_bytes).collect(),
         last_reading: last_reading(&state)?,
         peer_id: peer_id.map_err(|error| damaged(meta::PEER_ID, error))?,
+        cluster: cluster(&state)?,
         binding: binding(&state)?,
         floors: floors(&state)?,
     })
@@ -284,6 +288,9 @@ fn put_opening(
         .copied()
         .collect();
     state.insert(state::RETIRED, retired.as_slice())?;
+    if let Some(cluster) = &opening.cluster {
+        state.insert(state::CLUSTER, cluster.as_str().as_bytes())?;
+    }
     if let Some(binding) = &opening.binding {
         put_binding(&mut state, binding)?;
     }
@@ -313,6 +320,16 @@ fn put_last_reading(
         reading.as_u64().to_le_bytes().as_slice(),
     )?;
     Ok(())
+}
+
+fn cluster(state: &impl ReadableTable<Bytes, Bytes>) -> Result<Option<ClusterId>, Fault> {
+    let Some(cluster) = state.get(state::CLUSTER)? else {
+        return Ok(None);
+    };
+    let cluster = String::from_utf8_lossy(cluster.value()).parse();
+    cluster
+        .map(Some)
+        .map_err(|error| damaged(state::CLUSTER, error))
 }
 
 fn binding(state: &impl ReadableTable<Bytes, Bytes>) -> Result<Option<Binding>, Fault> {

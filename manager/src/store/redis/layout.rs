@@ -271,6 +271,8 @@ pub(super) fn parts(commit: &Commit) -> impl Iterator<Item = (&TableName, Part<'
         .chain(removed.map(|(table, keys)| (table, Part::Removed(keys))))
 }
 
+/// The field that is there once it was said.
+const CLUSTER: &str = "cluster";
 /// The field that is there just if the store is bound.
 const AUTHORITY: &str = "authority";
 /// The field that is there once it was written.
@@ -334,6 +336,7 @@ pub(super) fn ask_opening(keys: &Keys, store: StoreId, commands: &mut Pipeline) 
         .arg("retired")
         .arg("last_reading")
         .arg("commits")
+        .arg(CLUSTER)
         .arg(AUTHORITY)
         .arg(FLOORS);
 }
@@ -343,7 +346,15 @@ pub(super) fn read_opening(
     meta: &Meta,
     replies: &mut Replies,
 ) -> Result<Option<(Opening, u64)>, Fault> {
-    let [origin, retired, last_reading, commits, authority, floors] = replies.values()?;
+    let [
+        origin,
+        retired,
+        last_reading,
+        commits,
+        cluster,
+        authority,
+        floors,
+    ] = replies.values()?;
     if origin.is_none() && retired.is_none() && last_reading.is_none() && commits.is_none() {
         return Ok(None);
     }
@@ -364,6 +375,9 @@ pub(super) fn read_opening(
             .map(Reading::from_u64)
             .map_err(|error| damaged("last_reading", error))?,
         peer_id: meta.peer_id.clone(),
+        cluster: cluster
+            .map(|cluster| parsed(CLUSTER, Some(cluster)))
+            .transpose()?,
         binding: binding.transpose()?,
         floors: floors.unwrap_or_default(),
     };
@@ -382,6 +396,9 @@ pub(super) fn write_opening(
     commands.cmd("HSET").arg(keys.state(opening.store));
     commands.arg("origin").arg(opening.origin.to_string());
     commands.arg("retired").arg(retired.join(" "));
+    if let Some(cluster) = &opening.cluster {
+        commands.arg(CLUSTER).arg(cluster.as_str());
+    }
     if let Some(binding) = &opening.binding {
         commands.arg(AUTHORITY).arg(binding_text(binding));
     }

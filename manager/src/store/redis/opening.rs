@@ -128,7 +128,11 @@ impl Opener {
                     (last, commits, false)
                 }
                 Some((last, commits)) => match last.next(draw.origin) {
-                    Some(next) => (next.bound_as(draw), commits, false),
+                    Some(next) => {
+                        let taken = next.taken_by(draw);
+                        let next = taken.map_err(|other| Fault::Unusable(other.to_string()))?;
+                        (next, commits, false)
+                    }
                     None => {
                         return Err(Fault::Unusable(format!(
                             "has had an opening with the id {} before; start again",

@@ -710,6 +710,7 @@ fn the_last_reading_of_an_opening_that_kept_no_floors_says_nothing_of_the_one_be
             store: StoreId::from_bytes([9; 16]),
             origin: origin(0),
             peer_id: "pod".parse().unwrap(),
+            cluster: None,
             binding: None,
         })
     };

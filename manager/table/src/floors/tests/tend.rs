@@ -150,6 +150,25 @@ fn one_that_is_silent_for_too_long_is_given_up_and_most_at_once_are_not() {
 }
 
 #[test]
+fn those_who_went_before_they_said_anything_of_themselves_are_given_up_however_many_they_are() {
+    let [mut a, mut b, _] = three(1_000);
+    let never_spoke: Vec<_> = (4..9).map(origin).collect();
+    for id in &never_spoke {
+        a.floors.learn(*id, at(1_000));
+    }
+    let end = 1_000 + SILENCE.as_secs();
+    a.tend_through(1_000..=end);
+    a.floors.met(origin(3), at(end));
+    a.floors.hear(b.publish(at(end)), at(end));
+    let tended = a.tend(&Evidence::default(), at(end + LOOK));
+    assert!(!tended.is_braked, "whoever spoke was heard");
+    let fenced = tended.fenced.into_iter();
+    let fenced: Vec<_> = fenced.map(|(id, fence)| (fence, id)).collect();
+    let given_up = never_spoke.into_iter().map(|id| (Fence::GivenUp, id));
+    assert_eq!(fenced, given_up.collect::<Vec<_>>());
+}
+
+#[test]
 fn the_time_in_which_a_replica_was_away_is_nobodys_silence() {
     let [mut a, ..] = three(1_000);
     a.floors.met(origin(2), at(1_000));
