@@ -75,7 +75,31 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- range list
+  (list "manager.maxClockDrift" .Values.manager.maxClockDrift "100ms" "1h")
+  (list "manager.tombstoneMaxAge" .Values.manager.tombstoneMaxAge "1s" "3660d")
+  (list "manager.floorInterval" .Values.manager.floorInterval "1s" "3660d")
+  (list "sync.interval" .Values.sync.interval "50ms" "1h")
+  (list "sync.pushDelay" .Values.sync.pushDelay "0ms" "1s")
+  (list "sync.goneAfter" .Values.sync.goneAfter "10s" "7d")
+  (list "tls.leafLifetime" .Values.tls.leafLifetime "10s" "7d")
+  (list "tls.rotationOverlap" .Values.tls.rotationOverlap "1s" "7d") }}
+{{- $ms := include "udht.ms" (index . 1) | int64 }}
+{{- if or (lt $ms (include "udht.ms" (index . 2) | int64)) (gt $ms (include "udht.ms" (index . 3) | int64)) }}
+{{- $wrong = append $wrong (printf "%s is %s: it is to be %s to %s." (index . 0) (index . 1) (index . 2) (index . 3)) }}
+{{- end }}
+{{- end }}
 {{- if $wrong }}
 {{- fail (printf "\n- %s" (join "\n- " $wrong)) }}
 {{- end }}
+{{- end }}
+
+{{/* The milliseconds of a time such as 1h30m. */}}
+{{- define "udht.ms" -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 }}
+{{- $sum := 0 }}
+{{- range regexFindAll "[0-9]+(ms|[smhd])" . -1 }}
+{{- $sum = add $sum (mul (regexFind "[0-9]+" . | int64) (index $units (regexFind "[a-z]+" .))) }}
+{{- end }}
+{{- $sum }}
 {{- end }}
