@@ -266,6 +266,13 @@ mod tests {
             let refused = filter(query).unwrap_err();
             assert!(refused.contains(part), "{query}: {refused}");
         }
+        let labels = |count| vec!["label=a"; count].join("&");
+        assert!(filter(&labels(LABELS_MAX)).is_ok());
+        assert!(
+            filter(&labels(LABELS_MAX + 1))
+                .unwrap_err()
+                .contains("more than 64")
+        );
     }
 
     #[test]

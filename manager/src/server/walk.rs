@@ -56,7 +56,8 @@ impl Walk {
             // A long walk may never have to wait, as where all is deleted: others get their turn.
             tokio::task::yield_now().await;
         }
-        let part = self.part.min(self.left);
+        // What is asked for may have been read, and not all of it be readable.
+        let part = self.part.min(self.left.max(1));
         let (records, last) = self.owner.page(self.after.as_ref(), part).await?;
         // What an opening lacks that came meanwhile is no end of the table.
         if self.owner.origin() != self.origin {
@@ -64,7 +65,7 @@ impl Walk {
         }
         self.ended = last.is_none();
         self.after = last;
-        self.left -= records.len();
+        self.left = self.left.saturating_sub(records.len());
         let contents = records.iter().filter_map(|(_, entry)| entry.content());
         let bytes = contents.map(|content| content.as_bytes().len()).sum();
         self.part = PART_RECORDS;

@@ -301,7 +301,7 @@ async fn with_some_killed(
     let what = format!("{count} pods of which {} are killed", killed.len());
     seen(report, &id, &what, &made, &alive, None)?;
 
-    let mut back = Times::default();
+    let (mut back, mut behind) = (Times::default(), 0);
     for pod in killed {
         let begun = Instant::now();
         pairs.cluster.pods[pod].start_manager()?;
@@ -313,8 +313,22 @@ async fn with_some_killed(
         let last = has
             .collect::<Option<Vec<_>>>()
             .and_then(|seen| seen.into_iter().max());
-        back.add(last.map_or(PATIENCE, |last| last - begun));
+        match last {
+            Some(last) => back.add(last - begun),
+            None => behind += 1,
+        }
     }
+    report.add(
+        Row::new(
+            format!("{id}/back/lost"),
+            format!(
+                "{what}: those that came back and lack something after {} s",
+                PATIENCE.as_secs()
+            ),
+            Figure::new(f64::from(behind), Unit::Number),
+        )
+        .goal(Goal::AtMost(0.0)),
+    );
     report.add(Row::new(
         format!("{id}/back"),
         format!("{what}: until one that is back has all it missed"),
