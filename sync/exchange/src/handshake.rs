@@ -384,12 +384,17 @@ fn spell(peer_id: &str) -> (String, Vec<u8>) {
     }
 }
 
-/// How far the clock of the other side is ahead of ours, in milliseconds: `theirs` against the
-/// middle of the time from asking to having the answer. Off by half of that time at the most.
+/// How far the clock of the other side is ahead of ours for sure, in milliseconds: `theirs` was read at
+/// some moment from asking to having the answer, which may be long where somebody is busy, and a clock
+/// that could be right is not said to be wrong.
 pub fn skew_ms(asked: WallTime, answered: WallTime, theirs: WallTime) -> i64 {
-    let middle = asked.as_millis().midpoint(answered.as_millis());
-    let ahead = i128::from(theirs.as_millis()) - i128::from(middle);
-    i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX })
+    let ms = |time: WallTime| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let (asked, answered, theirs) = (ms(asked), ms(answered), ms(theirs));
+    if theirs < asked {
+        theirs - asked
+    } else {
+        (theirs - answered.max(asked)).max(0)
+    }
 }
 
 #[cfg(test)]
@@ -603,11 +608,20 @@ mod tests {
     }
 
     #[test]
-    fn skew_is_measured_against_the_middle_of_the_round_trip() {
+    fn skew_is_what_no_moment_of_the_round_trip_explains() {
         let at = WallTime::from_millis;
-        assert_eq!(skew_ms(at(100), at(120), at(110)), 0);
-        assert_eq!(skew_ms(at(100), at(120), at(5_110)), 5_000);
-        assert_eq!(skew_ms(at(100), at(120), at(10)), -100);
+        for right in [100, 110, 120] {
+            assert_eq!(skew_ms(at(100), at(120), at(right)), 0);
+        }
+        assert_eq!(skew_ms(at(100), at(15_100), at(14_000)), 0, "a slow answer");
+        assert_eq!(skew_ms(at(100), at(120), at(5_120)), 5_000);
+        assert_eq!(skew_ms(at(100), at(120), at(10)), -90);
+        assert_eq!(
+            skew_ms(at(120), at(100), at(130)),
+            10,
+            "ours went back meanwhile"
+        );
+        assert_eq!(skew_ms(at(u64::MAX), at(0), at(0)), -i64::MAX);
         assert_eq!(skew_ms(at(0), at(0), at(u64::MAX)), i64::MAX);
     }
 

@@ -225,7 +225,7 @@ fn the_partner_s_clock_is_measured() {
     // A hundred milliseconds pass on the way there, and none on the way back.
     let wire = wire.before(|_| ours.set_now(WallTime::from_millis(NOW.as_millis() + 100)));
     let report = reconcile(&ours, &wire).unwrap();
-    assert_eq!(report.skew_ms, -1_550);
+    assert_eq!(report.skew_ms, -1_500);
     assert_eq!(wire.trips()[0].report.skew_ms, 1_500);
     assert_eq!(report.partner.store, theirs.store());
     let peer_id = key(&theirs.store().to_string());
