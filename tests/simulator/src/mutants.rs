@@ -64,7 +64,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("fence-vector-only", Family::FLOORS, 50),
     mutant("seal-without-since", Family::FLOORS, 100),
     mutant("origin-kept-over-openings", Family::RESTORE, 20),
-    mutant("collect-by-age", Family::FLOORS, 100),
+    mutant("collect-by-age", Family::FLOORS, 500),
     mutant("no-door", Family::LATE_PUSH, 50),
     mutant("push-before-meeting", Family::LATE_PUSH, 50),
     mutant("heard-origin-not-known", Family::ONE_PUSH, 50),
