@@ -97,7 +97,9 @@ impl FromStr for Symbols {
         if text == "0" {
             return Ok(Self(0));
         }
-        let Count(symbols) = text.parse::<Count<{ Sketch::LEN }>>()?;
+        let Ok(Count(symbols)) = text.parse::<Count<{ Sketch::LEN }>>() else {
+            return Err(format!("must be a whole number from 0 to {}", Sketch::LEN));
+        };
         Ok(Self(symbols))
     }
 }
