@@ -99,7 +99,8 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     };
     let host = host_name();
     let opened = async {
-        let store = store::open(&store, &config.cluster, &host, store::draw(drawn_id())).await?;
+        let draw = store::draw(drawn_id(), &config.cluster);
+        let store = store::open(&store, &config.cluster, &host, draw).await?;
         owner::open(store, config, Arc::clone(&metrics)).await
     };
     let (owner, task) = tokio::select! {

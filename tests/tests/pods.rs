@@ -363,6 +363,28 @@ fn a_second_manager_on_one_file_says_so_and_ends() {
 }
 
 #[test]
+fn a_manager_of_another_cluster_does_not_open_the_store_and_names_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(folder.path(), 1, &ClusterOptions::default()).unwrap();
+    cluster.pod(1).kill().unwrap();
+    let store = format!("--store=embedded:{}", cluster.pod(1).store().display());
+    let arguments = [
+        "serve",
+        "--listen=127.0.0.1:0",
+        "--cluster=elsewhere",
+        &store,
+    ];
+    let arguments = arguments.map(str::to_owned);
+    let program = program("udht-manager").unwrap();
+    let mut other = Process::start("manager of another cluster", &program, &arguments).unwrap();
+    let said = other
+        .wait_for_log("holds the records of the cluster")
+        .unwrap();
+    assert!(said.contains("one of elsewhere"), "{said}");
+    assert_eq!(other.wait().unwrap().code(), Some(1));
+}
+
+#[test]
 fn a_scrape_of_sync_has_the_manager_s_figures_and_says_when_it_is_away() {
     let folder = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(folder.path(), 1, &ClusterOptions::default()).unwrap();

@@ -515,7 +515,7 @@ impl Work {
         let (drawn, floors) = {
             let current = shared.current();
             let Current { opening, table, .. } = &*current;
-            let drawn = draw(opening.peer_id.clone());
+            let drawn = draw(opening.peer_id.clone(), &shared.cluster);
             let before = table.floors();
             let floors = before.started_over(drawn.origin, &opening.retired, wall_now());
             (drawn, floors.to_stored())

@@ -208,9 +208,8 @@ pub(super) async fn open_anew(shared: &Shared, change: Option<Change>) -> (Curre
             let draw = {
                 let opening = &shared.current().opening;
                 Draw {
-                    cluster: Some(shared.cluster.clone()),
                     binding: opening.binding.clone(),
-                    ..draw(opening.peer_id.clone())
+                    ..draw(opening.peer_id.clone(), &shared.cluster)
                 }
             };
             let mut opening = shared.store.reopen(draw).await?;

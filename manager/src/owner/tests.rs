@@ -21,7 +21,7 @@ impl Running {
     async fn over(url: &str) -> Self {
         let cluster: ClusterId = "test".parse().unwrap();
         let url = RedisUrl::parse(url).unwrap();
-        let draw = draw("own".parse().unwrap());
+        let draw = draw("own".parse().unwrap(), &cluster);
         let store = RedisStore::open(url, &cluster, "pod", draw).await.unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let config = OwnerConfig {

@@ -146,16 +146,26 @@ async fn delete_part(owner: &Owner, walk: &mut Walk, deleted: &mut usize) -> Res
         },
         operation: Operation::Delete,
     });
-    let writes: Vec<_> = writes.collect();
+    transact(owner, writes.collect(), deleted).await
+}
+
+/// Does writes in one transaction, and counts those that are done.
+pub(super) async fn transact(
+    owner: &Owner,
+    writes: Vec<Write>,
+    done: &mut usize,
+) -> Result<(), Problem> {
     if writes.is_empty() {
         return Ok(());
     }
     let keys: Vec<_> = writes.iter().map(|write| write.key.clone()).collect();
+    let results = owner.write_many(writes).await?;
     let mut refused = None;
-    for (key, result) in keys.iter().zip(owner.write_many(writes).await?) {
+    for (key, result) in keys.iter().zip(results) {
         match result {
-            Ok(_) => *deleted += 1,
-            Err(WriteError::Refused(WriteRefused::Precondition { .. })) => {}
+            Ok(_) => *done += 1,
+            // Somebody else was first.
+            Err(WriteError::Refused(WriteRefused::Absent | WriteRefused::Precondition { .. })) => {}
             Err(error) => refused = refused.or(Some(Problem::refused(key, error))),
         }
     }

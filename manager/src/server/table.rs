@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt};
 use peer_table::peers::{Filter, Peer};
-use peer_table::table::{Precondition, WriteRefused};
+use peer_table::table::Precondition;
 use serde::Serialize;
 use udht_tell::chain;
 use utoipa::{IntoParams, ToSchema};
@@ -24,10 +24,11 @@ use super::dump::{Checked, Decoder, Dump, Lines};
 use super::list::{End, Form, Listing, REVISION};
 use super::media::{self, NDJSON};
 use super::openapi::PeerDraft;
+use super::peers::transact;
 use super::problem::{Fails, Problem};
 use super::query::{FromQuery, Params, Query};
 use super::walk::Walk;
-use crate::owner::{Operation, Owner, Write, WriteError};
+use crate::owner::{Operation, Owner, Write};
 
 /// Writes in one transaction of an import.
 const TRANSACTION_RECORDS: usize = 1_000;
@@ -277,23 +278,4 @@ async fn write(owner: &Owner, checked: Checked, mode: Mode) -> Result<Imported, 
         }
     }
     Ok(imported)
-}
-
-/// Does writes in one transaction, and counts them.
-async fn transact(owner: &Owner, writes: Vec<Write>, done: &mut usize) -> Result<(), Problem> {
-    if writes.is_empty() {
-        return Ok(());
-    }
-    let keys: Vec<_> = writes.iter().map(|write| write.key.clone()).collect();
-    let results = owner.write_many(writes).await?;
-    let mut refused = None;
-    for (key, result) in keys.iter().zip(results) {
-        match result {
-            Ok(_) => *done += 1,
-            // Somebody else deleted it first.
-            Err(WriteError::Refused(WriteRefused::Absent)) => {}
-            Err(error) => refused = refused.or(Some(Problem::refused(key, error))),
-        }
-    }
-    refused.map_or(Ok(()), Err)
 }

@@ -6,12 +6,12 @@ use peer_table::{Entry, Key, OriginId};
 use crate::owner::{Owner, OwnerError};
 
 /// Records that are read at once, at the most.
-pub(super) const PART_RECORDS: usize = 256;
+const PART_RECORDS: usize = 256;
 /// Records that are read first: how large they are is not known yet.
 const FIRST_RECORDS: usize = 16;
-/// What a part may become as text, about: it is held until its reader has taken it, and readers may be
-/// many and slow.
-const PART_BYTES: usize = 128 << 10;
+/// What a part of an answer may become as text, about: it is held until its reader has taken it, and readers
+/// may be many and slow.
+pub(super) const PART_BYTES: usize = 128 << 10;
 
 /// A walk over the peers that match a filter, in the order of their keys.
 pub(super) struct Walk {

@@ -20,16 +20,14 @@ use super::list::REVISION;
 use super::media::{self, EVENTS, NDJSON};
 use super::problem::{Kind, Problem};
 use super::slots::Slot;
-use super::walk::readable;
+use super::walk::{PART_BYTES, readable};
 use super::{App, HEARTBEAT};
 use crate::owner::Owner;
 
 /// The header with which a browser resumes a stream of events.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Changes that are written at once, at the most, and bytes after which no further one is: what was
-/// written is held until its reader has taken it.
+/// Changes that are written at once, at the most.
 const PART_CHANGES: usize = 256;
-const PART_BYTES: usize = 128 << 10;
 
 /// What a watch says.
 #[derive(Debug, Serialize, ToSchema)]

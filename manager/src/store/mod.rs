@@ -19,7 +19,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use peer_table::entry::CorruptEntry;
 use peer_table::table::Entries;
-use peer_table::{Binding, Entry, Key, OriginId, Reading, StoreId, TableName};
+use peer_table::{Binding, ClusterId, Entry, Key, OriginId, Reading, StoreId, TableName};
 use uuid::Uuid;
 
 pub use peer_table::opening::{Draw, Opening};
@@ -28,13 +28,13 @@ pub use url::{InvalidStoreUrl, StoreUrl, open};
 /// The format of the storage layout that this build writes, and the newest that it reads.
 pub const FORMAT: u32 = 1;
 
-/// Random ids for an opening, this `peer_id`, any cluster, and no authority.
-pub fn draw(peer_id: Key) -> Draw {
+/// Random ids for an opening, this `peer_id` and cluster, and no authority.
+pub fn draw(peer_id: Key, cluster: &ClusterId) -> Draw {
     Draw {
         store: StoreId::from_bytes(*Uuid::new_v4().as_bytes()),
         origin: OriginId::from_bytes(*Uuid::new_v4().as_bytes()),
         peer_id,
-        cluster: None,
+        cluster: Some(cluster.clone()),
         binding: None,
     }
 }

@@ -75,10 +75,6 @@ pub async fn open(
     pod: &str,
     draw: Draw,
 ) -> Result<Arc<dyn Store>, StoreError> {
-    let draw = Draw {
-        cluster: Some(cluster.clone()),
-        ..draw
-    };
     match url {
         StoreUrl::Embedded(path) => {
             let path = path.clone();
@@ -164,11 +160,7 @@ mod tests {
         let url = StoreUrl::Embedded(path.clone());
         let cluster = "udht".parse().expect("a cluster id");
         let store = open(&url, &cluster, "pod", draw()).await.expect("opens");
-        let expected = Draw {
-            cluster: Some(cluster),
-            ..draw()
-        };
-        assert_eq!(store.opening(), &Opening::first(expected));
+        assert_eq!(store.opening(), &Opening::first(draw()));
         assert!(path.is_file());
     }
 }

@@ -94,7 +94,7 @@ pub(super) fn check_bounds<'a>(
 
 /// Something in a body that cannot be taken: which field, and what would be.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{}{detail}", if field.is_empty() { String::new() } else { format!("{field}: ") })]
+#[error("{field}{}{detail}", if field.is_empty() { "" } else { ": " })]
 pub struct InvalidField {
     /// The field, with dots between the levels; empty for the body itself.
     pub field: String,
