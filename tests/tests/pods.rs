@@ -380,7 +380,7 @@ fn a_manager_of_another_cluster_does_not_open_the_store_and_names_both() {
     let said = other
         .wait_for_log("holds the records of the cluster")
         .unwrap();
-    assert!(said.contains("one of elsewhere"), "{said}");
+    assert!(said.contains("is of elsewhere"), "{said}");
     assert_eq!(other.wait().unwrap().code(), Some(1));
 }
 

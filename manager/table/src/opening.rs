@@ -131,7 +131,7 @@ impl Opening {
 /// The records of a store are of another cluster than the one that it is opened for.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "it holds the records of the cluster {held}, and this is one of {ours}: use --cluster {held}, or another \
+    "it holds the records of the cluster {held}, and this manager is of {ours}: use --cluster {held}, or another \
      store; udht-manager export there and import here take records along"
 )]
 pub struct OtherCluster {
