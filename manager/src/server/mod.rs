@@ -27,6 +27,7 @@ mod traced;
 mod walk;
 mod watch;
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 use udht_tell::trace;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 pub use self::listen::{GRACE, run};
@@ -91,51 +92,57 @@ impl App {
     }
 }
 
-/// All calls, with their contract.
-fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(openapi::base())
-        .routes(routes!(list::get, peers::create, peers::delete_many))
-        .routes(routes!(
-            peers::read,
-            peers::replace,
-            peers::change,
-            peers::delete
-        ))
-        .routes(routes!(peers::contact))
-        .routes(routes!(explain::get))
-        .routes(routes!(identity::read, identity::replace))
-        .routes(routes!(table::export, table::import))
-        .routes(routes!(replicas::list))
-        .routes(routes!(replicas::give_up))
-        .routes(routes!(replicas::start_over))
-        .routes(routes!(clock::heal))
-        .routes(routes!(sync::state, sync::state_for))
-        .routes(routes!(sync::replicas))
-        .routes(routes!(sync::advance))
-        .routes(routes!(sync::tend))
-        .routes(routes!(sync::fingerprints))
-        .routes(routes!(sync::records))
-        .routes(routes!(sync::merge))
-        .routes(routes!(sync::feed))
-        .routes(routes!(sync::bind))
-        .routes(routes!(sync::leave))
-        .routes(routes!(status::report))
-        .routes(routes!(status::read))
-        .routes(routes!(health::live))
-        .routes(routes!(health::ready))
-        .routes(routes!(health::metrics))
-        .routes(routes!(log::about))
-        .routes(routes!(log::filter, log::set_filter))
-        .routes(routes!(log::lines))
-        .routes(routes!(openapi::get))
-        .routes(routes!(page::get))
-        .routes(routes!(page::file))
+/// All calls, one path after the other, each with its contract. Who only routes by them drops each
+/// contract at once: all together take 2 MB, which would stay with the program as holes in its heap
+/// (3.1 MB of memory of its own at the start; 1.6 MB so).
+fn each_route(mut add: impl FnMut(UtoipaMethodRouter<Arc<App>>)) {
+    add(routes!(list::get, peers::create, peers::delete_many));
+    add(routes!(
+        peers::read,
+        peers::replace,
+        peers::change,
+        peers::delete
+    ));
+    add(routes!(peers::contact));
+    add(routes!(explain::get));
+    add(routes!(identity::read, identity::replace));
+    add(routes!(table::export, table::import));
+    add(routes!(replicas::list));
+    add(routes!(replicas::give_up));
+    add(routes!(replicas::start_over));
+    add(routes!(clock::heal));
+    add(routes!(sync::state, sync::state_for));
+    add(routes!(sync::replicas));
+    add(routes!(sync::advance));
+    add(routes!(sync::tend));
+    add(routes!(sync::fingerprints));
+    add(routes!(sync::records));
+    add(routes!(sync::merge));
+    add(routes!(sync::feed));
+    add(routes!(sync::bind));
+    add(routes!(sync::leave));
+    add(routes!(status::report));
+    add(routes!(status::read));
+    add(routes!(health::live));
+    add(routes!(health::ready));
+    add(routes!(health::metrics));
+    add(routes!(log::about));
+    add(routes!(log::filter, log::set_filter));
+    add(routes!(log::lines));
+    add(routes!(openapi::get));
+    add(routes!(page::get));
+    add(routes!(page::file));
 }
 
 /// The router of a manager whose table is loaded.
 pub fn app(app: App) -> Router {
     let metrics = Arc::clone(&app.metrics);
-    let (router, _) = routes().split_for_parts();
+    let mut router = Router::new();
+    each_route(|(_, contracts, methods)| {
+        for path in contracts.paths.keys() {
+            router = mem::take(&mut router).route(path, methods.clone());
+        }
+    });
     let router = router
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)

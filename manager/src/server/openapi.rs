@@ -1,6 +1,7 @@
 //! `/openapi.json`: the contract, made of the routes themselves.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::LazyLock;
 
 use axum::http::header::CONTENT_TYPE;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, PathItem};
 use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::list::{End, Next};
 use super::media::JSON;
@@ -19,8 +21,9 @@ use super::{problem, schema};
 const OF_ANY_CALL: [u16; 3] = [400, 403, 421];
 
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-    let (_, document) = super::routes().split_for_parts();
-    let text = complete(document).to_pretty_json();
+    let mut described = OpenApiRouter::with_openapi(base());
+    super::each_route(|route| described = mem::take(&mut described).routes(route));
+    let text = complete(described.into_openapi()).to_pretty_json();
     text.expect("a document of strings and numbers").into()
 });
 
