@@ -1,7 +1,6 @@
 //! What manager tells Prometheus. Sync passes it on, as nobody outside the pod reaches manager.
 
 mod floors;
-mod process;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -13,9 +12,9 @@ use prometheus::{
     Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use udht_process::ProcessMetrics;
 
 pub use self::floors::{FloorsFigures, FloorsMetrics};
-use self::process::ProcessMetrics;
 use crate::store::{Change, StoreError};
 
 /// All metrics of one manager.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use udht_process::memory;
 use udht_tell::{chain, log};
 
 use crate::config::{IdentityArgs, ServeArgs};
@@ -82,6 +83,7 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     } = args;
     let mut signals = Signals::new()?;
     tokio::spawn(log::log().keep());
+    tokio::spawn(memory::keep_giving_back());
     let metrics = Arc::new(Metrics::new()?);
     let stopping = CancellationToken::new();
     let (listener, address) = listen_on(listen.get()).await?;

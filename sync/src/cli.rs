@@ -11,6 +11,7 @@ use peer_exchange::{Address, ExchangeError};
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use udht_process::memory;
 use udht_tell::log::{ChangeFilter, FilterInUse, LogFilter, Moment};
 use udht_tell::{about, chain, log};
 
@@ -425,6 +426,7 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
 async fn serve(args: ServeArgs) -> Result<(), Undone> {
     let log = log::begin(&args.log);
     tokio::spawn(log.keep());
+    tokio::spawn(memory::keep_giving_back());
     let stop = CancellationToken::new();
     let told = told_to_stop()?;
     let bound = serve::bind(args, Bounds::default()).await;

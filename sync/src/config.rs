@@ -322,7 +322,9 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         let messages_max = 64;
-        let idle = Duration::from_mins(1);
+        // A connection costs both ends some 30 kB of memory, and few of those that begin a round, with
+        // a peer drawn by lot, meet one: what is pushed goes over the same ones for ten seconds.
+        let idle = Duration::from_secs(30);
         let server = ServerBounds {
             connections_max: 512,
             handshake: Duration::from_secs(5),

@@ -4,19 +4,18 @@ mod authority;
 mod exchanges;
 mod kubernetes;
 mod lifecycle;
-mod process;
 mod pushes;
 mod register;
 mod tls;
 
 use peer_table::contract::AlarmKind;
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use udht_process::ProcessMetrics;
 
 pub use self::authority::AuthorityMetrics;
 pub use self::exchanges::{Direction, ExchangeMetrics};
 pub use self::kubernetes::{KubernetesMetrics, PodCounts, Request, WatchEnd};
 pub use self::lifecycle::{HandedOver, LifecycleMetrics};
-use self::process::ProcessMetrics;
 pub use self::pushes::{PushMetrics, Pushed};
 use self::register::Register;
 pub use self::tls::TlsMetrics;

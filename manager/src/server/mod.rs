@@ -18,6 +18,7 @@ mod peers;
 mod problem;
 mod query;
 mod replicas;
+mod routes;
 mod schema;
 mod slots;
 mod status;
@@ -27,7 +28,6 @@ mod traced;
 mod walk;
 mod watch;
 
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,12 +39,11 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tokio_util::sync::CancellationToken;
 use udht_tell::trace;
-use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
-use utoipa_axum::routes;
 
 pub use self::listen::{GRACE, run};
 pub use self::peers::drawn_id;
 use self::problem::{Kind, Problem};
+use self::routes::Route;
 use self::slots::Slots;
 use self::status::Board;
 use crate::metrics::Metrics;
@@ -92,58 +91,10 @@ impl App {
     }
 }
 
-/// All calls, one path after the other, each with its contract. Who only routes by them drops each
-/// contract at once: all together take 2 MB, which would stay with the program as holes in its heap
-/// (3.1 MB of memory of its own at the start; 1.6 MB so).
-fn each_route(mut add: impl FnMut(UtoipaMethodRouter<Arc<App>>)) {
-    add(routes!(list::get, peers::create, peers::delete_many));
-    add(routes!(
-        peers::read,
-        peers::replace,
-        peers::change,
-        peers::delete
-    ));
-    add(routes!(peers::contact));
-    add(routes!(explain::get));
-    add(routes!(identity::read, identity::replace));
-    add(routes!(table::export, table::import));
-    add(routes!(replicas::list));
-    add(routes!(replicas::give_up));
-    add(routes!(replicas::start_over));
-    add(routes!(clock::heal));
-    add(routes!(sync::state, sync::state_for));
-    add(routes!(sync::replicas));
-    add(routes!(sync::advance));
-    add(routes!(sync::tend));
-    add(routes!(sync::fingerprints));
-    add(routes!(sync::records));
-    add(routes!(sync::merge));
-    add(routes!(sync::feed));
-    add(routes!(sync::bind));
-    add(routes!(sync::leave));
-    add(routes!(status::report));
-    add(routes!(status::read));
-    add(routes!(health::live));
-    add(routes!(health::ready));
-    add(routes!(health::metrics));
-    add(routes!(log::about));
-    add(routes!(log::filter, log::set_filter));
-    add(routes!(log::lines));
-    add(routes!(openapi::get));
-    add(routes!(page::get));
-    add(routes!(page::file));
-}
-
 /// The router of a manager whose table is loaded.
 pub fn app(app: App) -> Router {
     let metrics = Arc::clone(&app.metrics);
-    let mut router = Router::new();
-    each_route(|(_, contracts, methods)| {
-        for path in contracts.paths.keys() {
-            router = mem::take(&mut router).route(path, methods.clone());
-        }
-    });
-    let router = router
+    let router = routed(routes::all())
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(Arc::new(app));
@@ -153,16 +104,18 @@ pub fn app(app: App) -> Router {
 /// The router of a manager that is still loading its table: alive, and not ready.
 pub fn loading(metrics: Arc<Metrics>) -> Router {
     // Why it takes so long is in the log.
-    let (router, _) = OpenApiRouter::new()
-        .routes(routes!(health::live))
-        .routes(routes!(log::filter, log::set_filter))
-        .routes(routes!(log::lines))
-        .split_for_parts();
-    let router = router.fallback(async || {
+    let router = routed(routes::while_loading()).fallback(async || {
         let detail = "the table is being loaded from the store; try again in a moment";
         Problem::new(Kind::LOADING, detail).retry_after(1)
     });
     layered(router, metrics)
+}
+
+fn routed<S: Clone + Send + Sync + 'static>(routes: Vec<Route<S>>) -> Router<S> {
+    let empty = Router::new();
+    routes
+        .into_iter()
+        .fold(empty, |router, route| router.route(route.path, route.calls))
 }
 
 /// What stands before every call, those included that lead nowhere.

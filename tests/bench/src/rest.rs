@@ -13,7 +13,7 @@
 //! - CPU is user and system time of `/proc/PID/stat` of both, in the median of the pods.
 //! - Bytes sent are those of the messages between syncs, requests and answers, as these count
 //!   them. As HTTP and TLS add to it, most of all by handshakes, which two that have not talked for
-//!   a minute need anew, the row that is held to the goal has all that the kernel sent on the
+//!   half a minute need anew, the row that is held to the goal has all that the kernel sent on the
 //!   connections between syncs (`ss`), where that can be had.
 
 use std::collections::BTreeMap;

@@ -10,14 +10,16 @@ const TICKS_A_SECOND: f64 = 100.0;
 
 /// What this process costs.
 #[derive(Debug)]
-pub(super) struct ProcessMetrics {
-    pub(super) cpu_seconds: Counter,
-    pub(super) resident_bytes: IntGauge,
+pub struct ProcessMetrics {
+    /// User and system time, in seconds.
+    pub cpu_seconds: Counter,
+    /// What is held of the memory of the machine, in bytes: the pages of the program with it.
+    pub resident_bytes: IntGauge,
 }
 
 impl ProcessMetrics {
     /// Reads the figures anew. Where there is no `/proc` they stay as they are.
-    pub(super) fn observe(&self) {
+    pub fn observe(&self) {
         let stat = fs::read_to_string("/proc/self/stat").ok();
         if let Some(total) = stat.as_deref().and_then(cpu_seconds) {
             // Two scrapes at once may come here in the wrong order, and a counter never falls.
