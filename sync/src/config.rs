@@ -322,8 +322,8 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         let messages_max = 64;
-        // A connection costs both ends some 30 kB of memory, and few of those that begin a round, with
-        // a peer drawn by lot, meet one: what is pushed goes over the same ones for ten seconds.
+        // A connection costs each end some 30 kB of memory (1 MB of a pod among 50, if it were a minute),
+        // and a round, with a peer drawn by lot, seldom meets one. Pushes keep to theirs for ten seconds.
         let idle = Duration::from_secs(30);
         let server = ServerBounds {
             connections_max: 512,
