@@ -18,7 +18,7 @@ pub(super) struct Route<S> {
     /// What answers each method.
     pub(super) calls: MethodRouter<S>,
     /// Makes its part of the contract. A manager that only serves makes none of it: all would take
-    /// 2 MB of memory, and keep another half of code there.
+    /// 2 MB of memory, and keep half a megabyte more of code there.
     pub(super) contract: fn() -> UtoipaMethodRouter<S>,
 }
 
