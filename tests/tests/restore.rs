@@ -413,17 +413,15 @@ fn a_pod_with_a_copy_of_another_s_store_is_refused_by_word_until_it_has_one_of_i
     cluster.pod(1).start().unwrap();
     cluster.pod(3).start().unwrap();
     for (of, peer) in [(0, 2), (2, 0)] {
-        until("it is refused by word", PATIENCE, || {
-            let peers = http::get(
-                &agent(),
-                &format!("{}/v1/peers", cluster.pods[of].ops_url()),
-            )?;
+        until("it is alarmed about the other", PATIENCE, || {
+            let status = format!("{}/v1/status", cluster.pods[of].manager_url());
+            let status = http::get(&agent(), &status)?.ok()?;
+            let mut alarms = status["alarms"].as_array().into_iter().flatten();
+            let alarm = alarms.find(|it| it["alarm"] == "store_copied");
+            let about = alarm.map(|it| &it["about"][0]).unwrap_or_default();
             let address = cluster.pods[peer].exchange_address();
-            let peers = peers.ok()?;
-            let known = peers["peers"].as_array().unwrap().iter();
-            let known = known.filter(|peer| peer["address"] == address.as_str());
-            let known: Vec<_> = known.collect();
-            ensure!(known[0]["last_error"] == "refused_copied", "{known:?}");
+            ensure!(about["who"] == address.as_str(), "{status:#}");
+            ensure!(about["reason"] == "refused_copied", "{about}");
             Ok(())
         })
         .unwrap();

@@ -107,6 +107,7 @@ impl Watch {
             diverged(signs),
             clock_outlier(signs),
             self.brake_on(signs),
+            self.store_copied(signs),
             self.queue_full(signs),
             self.certificate(signs),
             self.kubernetes_unreachable(signs),
@@ -151,6 +152,33 @@ impl Watch {
             ),
         };
         Some(found(AlarmKind::BrakeOn, text, advice))
+    }
+
+    /// Two pods run on one store, of which one is a copy; they refuse each other, and so both know.
+    fn store_copied(&mut self, signs: &Signs<'_>) -> Option<Found> {
+        let copied = HandshakeRefused::Copied.word();
+        let twins = signs.book.peers().filter(|(_, peer)| !peer.is_self);
+        let twins: Vec<_> = twins
+            .filter(|(_, peer)| peer.problem == Some(copied))
+            .collect();
+        if !self.lasts(AlarmKind::StoreCopied, !twins.is_empty(), signs.now) {
+            return None;
+        }
+        let about = twins.iter().take(ALARM_ABOUT_MAX);
+        let about = about.map(|(address, peer)| About {
+            who: who(address, peer, signs),
+            reason: result_word(copied),
+        });
+        let text = "Another pod has the same store as this one: one of them is a copy. They exchange \
+                    nothing with each other, and both write the record of one peer.";
+        Some(Found {
+            about: about.collect(),
+            ..found(
+                AlarmKind::StoreCopied,
+                text,
+                unreachable_advice(&result_word(copied)),
+            )
+        })
     }
 
     fn queue_full(&mut self, signs: &Signs<'_>) -> Option<Found> {
@@ -274,8 +302,7 @@ fn unreachable_advice(word: &str) -> &'static str {
             "The releases are too far apart to talk: bring all pods to neighbouring ones."
         }
         "refused_copied" => {
-            "This store is a copy of another pod's: stop the one that is the copy, remove its store, and \
-             start it with none."
+            "Stop the pod that has the copy, remove its store, and start it with none: its peers fill it."
         }
         "refused_busy" | "refused_unavailable" | "failed_status" => {
             "The others run and have no time, or their managers do not answer: look at those pods."

@@ -36,6 +36,8 @@ pub enum AlarmKind {
     BrakeOn,
     /// This replica and another have given each other up.
     Mutual,
+    /// Another pod runs with a copy of this one's store.
+    StoreCopied,
     /// The store does not do what it is asked.
     StoreFailing,
     /// The table is full: new records are refused.
@@ -54,13 +56,14 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// Each.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Isolated,
         Self::Diverged,
         Self::ClockOutlier,
         Self::FloorHeld,
         Self::BrakeOn,
         Self::Mutual,
+        Self::StoreCopied,
         Self::StoreFailing,
         Self::TableFull,
         Self::QueueFull,
@@ -79,6 +82,7 @@ impl AlarmKind {
             Self::FloorHeld => "floor_held",
             Self::BrakeOn => "brake_on",
             Self::Mutual => "mutual",
+            Self::StoreCopied => "store_copied",
             Self::StoreFailing => "store_failing",
             Self::TableFull => "table_full",
             Self::QueueFull => "queue_full",

@@ -165,6 +165,32 @@ fn of_many_peers_an_alarm_names_as_many_as_there_is_room_for() {
 }
 
 #[test]
+fn a_store_that_two_pods_have_is_an_alarm_that_names_the_other_until_it_has_one_of_its_own() {
+    let mut book = book(2);
+    book.succeeded(&address(1), &partner(1), 0, None, at(1));
+    book.failed(&address(2), HandshakeRefused::Copied.word(), at(1), 0);
+    let mut watch = Watch::default();
+    for second in [2, 11] {
+        watch.look(&signs(&book, second));
+        assert_eq!(
+            kinds(&watch),
+            [],
+            "a pod may be taking the place of another"
+        );
+    }
+    watch.look(&signs(&book, 12));
+    assert_eq!(kinds(&watch), [AlarmKind::StoreCopied]);
+    let about = &watch.alarms()[0].about[0];
+    assert_eq!(
+        (&*about.who, &*about.reason),
+        ("10.0.0.2:3003", "refused_copied")
+    );
+    book.succeeded(&address(2), &partner(2), 0, None, at(13));
+    assert!(watch.look(&signs(&book, 13)));
+    assert_eq!(kinds(&watch), []);
+}
+
+#[test]
 fn each_reason_not_to_be_reached_has_its_advice() {
     let words = [
         "unreachable",
