@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use udht_process::memory;
+use udht_tell::ask::{Unconfirmed, confirm_on_terminal};
 use udht_tell::log::{ChangeFilter, FilterInUse, LogFilter, Moment};
 use udht_tell::{about, chain, log};
 
@@ -138,7 +139,7 @@ Examples:
 Examples:
   kubectl exec POD -c sync -- /udht-sync authority show
   kubectl exec POD -c sync -- /udht-sync authority rotate
-  kubectl exec POD -c sync -- /udht-sync authority adopt 0d7a4e9e-5f4f-4a70-9d3c-0c2f5e2c9f11")]
+  kubectl exec -it POD -c sync -- /udht-sync authority adopt 0d7a4e9e-5f4f-4a70-9d3c-0c2f5e2c9f11")]
     Authority {
         #[command(subcommand)]
         verb: AuthorityVerb,
@@ -152,7 +153,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   udht-sync gone
-  udht-sync gone --remove         those pods will not come back")]
+  udht-sync gone --remove         those pods will not come back; --yes is not asked back")]
     Gone {
         /// Where the running sync tells of itself
         #[command(flatten)]
@@ -160,6 +161,9 @@ Examples:
         /// Remove the records that have waited for long enough, also if they are many
         #[arg(long)]
         remove: bool,
+        /// Do it without being asked
+        #[arg(long, requires = "remove")]
+        yes: bool,
         /// How to show it
         #[arg(short, long, value_name = "FORMAT", default_value = "table")]
         output: Output,
@@ -237,6 +241,16 @@ impl Undone {
 impl From<io::Error> for Undone {
     fn from(error: io::Error) -> Self {
         Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+impl From<Unconfirmed> for Undone {
+    fn from(error: Unconfirmed) -> Self {
+        let exit = match error {
+            Unconfirmed::Unasked(_) => Exit::Usage,
+            Unconfirmed::No | Unconfirmed::Unreadable(_) => Exit::Failed,
+        };
+        Self::new(exit, error.to_string())
     }
 }
 
@@ -364,6 +378,7 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
             ops,
             remove: false,
             output,
+            ..
         } => {
             let body = ask(Method::GET, &ops.url, GONE_PATH).await?;
             tell(out, output, &body, &ops, |out, gone: GoneView| {
@@ -373,8 +388,18 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
         Verb::Gone {
             ops,
             remove: true,
+            yes,
             output,
         } => {
+            if !yes {
+                let body = ask(Method::GET, &ops.url, GONE_PATH).await?;
+                let gone: GoneView = understand(&body, &ops)?;
+                confirm_on_terminal(&format!(
+                    "Of the {} records whose pods Kubernetes does not list, those that have waited for \
+                     long enough are deleted, in all pods.",
+                    gone.waiting.len()
+                ))?;
+            }
             let body = ask(Method::POST, &ops.url, GONE_PATH).await?;
             tell(out, output, &body, &ops, |out, removed: RemovedView| {
                 show::removed(out, &removed)
@@ -410,6 +435,9 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
             })
         }
         Verb::Authority { verb } => {
+            if let Some(what) = verb.to_confirm() {
+                confirm_on_terminal(&what)?;
+            }
             let metrics = Metrics::new()
                 .map_err(NodeError::from)
                 .map_err(ServeError::from)?;

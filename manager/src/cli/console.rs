@@ -1,12 +1,11 @@
 //! What a verb sees of the terminal, or of the pipes in its place.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::failure::Failure;
+use udht_tell::ask::{Unconfirmed, confirm};
 
-/// The longest answer to a question, in bytes.
-const REPLY_BYTES_MAX: u64 = 64;
+use super::failure::Failure;
 
 /// Standard streams, clock and pauses, handed in so that a test can hold them.
 pub(crate) struct Console<'a> {
@@ -50,23 +49,11 @@ impl Console<'_> {
         if yes {
             return Ok(());
         }
-        if !self.input_is_terminal {
-            return Err(Failure::Usage(format!(
-                "{what} Add --yes to do it without being asked."
-            )));
-        }
-        let _ = write!(self.err, "{what} Go on? [y/N] ");
-        let _ = self.err.flush();
-        let mut reply = String::new();
-        BufReader::new(Read::take(&mut *self.input, REPLY_BYTES_MAX))
-            .read_line(&mut reply)
-            .map_err(|error| Failure::Input(format!("cannot read your reply: {error}.")))?;
-        match reply.trim().to_lowercase().as_str() {
-            "y" | "yes" => Ok(()),
-            _ => Err(Failure::Input(
-                "nothing was changed, as you did not say yes.".to_owned(),
-            )),
-        }
+        let done = confirm(what, self.input, self.input_is_terminal, self.err);
+        done.map_err(|error| match error {
+            Unconfirmed::Unasked(_) => Failure::Usage(error.to_string()),
+            Unconfirmed::No | Unconfirmed::Unreadable(_) => Failure::Input(error.to_string()),
+        })
     }
 }
 

@@ -1,8 +1,9 @@
 //! What both programs tell of themselves, in the same words: their [`log`], which build they are
-//! and how they were started ([`about`]), and what a write goes through ([`trace`]); and whom of this
-//! machine they tell more ([`loopback`]).
+//! and how they were started ([`about`]), and what a write goes through ([`trace`]); whom of this
+//! machine they tell more ([`loopback`]); and what they [`ask`] back.
 
 pub mod about;
+pub mod ask;
 pub mod log;
 pub mod loopback;
 pub mod trace;

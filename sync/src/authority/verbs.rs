@@ -41,6 +41,9 @@ pub(crate) enum AuthorityVerb {
         /// heard of the new one
         #[arg(long)]
         finish: bool,
+        /// Finish it without being asked
+        #[arg(long, requires = "finish")]
+        yes: bool,
     },
     /// Have the authority take in stores that are bound to another one
     ///
@@ -50,6 +53,9 @@ pub(crate) enum AuthorityVerb {
         /// The UUID of the authority that the stores are bound to
         #[arg(value_name = "UUID")]
         id: AuthorityId,
+        /// Do it without being asked
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         api: KubernetesArgs,
     },
@@ -79,6 +85,26 @@ impl AuthorityVerb {
     pub(crate) const fn api(&self) -> &KubernetesArgs {
         match self {
             Self::Show { api, .. } | Self::Rotate { api, .. } | Self::Adopt { api, .. } => api,
+        }
+    }
+
+    /// What has to be confirmed first, as it cannot be undone.
+    pub(crate) fn to_confirm(&self) -> Option<String> {
+        match self {
+            Self::Rotate {
+                finish: true,
+                yes: false,
+                ..
+            } => Some(
+                "The old certificate is believed no more: pods that have not heard of the new one \
+                 are shut out until they have."
+                    .to_owned(),
+            ),
+            Self::Adopt { id, yes: false, .. } => Some(format!(
+                "The tables of the stores that are bound to {id} become one with those of this \
+                 release, for good."
+            )),
+            _ => None,
         }
     }
 

@@ -340,7 +340,7 @@ async fn an_authority_that_is_replaced_is_refused_until_it_adopts_the_one_before
     assert_eq!(api.authority(), Some(other.clone()), "it is left as it is");
 
     let flag = api.flag();
-    let adopt = ["authority", "adopt", &held.id().to_string(), &flag];
+    let adopt = ["authority", "adopt", "--yes", &held.id().to_string(), &flag];
     let output = udht_sync(&adopt).await;
     assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
     let cluster = format!("{CLUSTER}#{}", other.id());
@@ -370,7 +370,13 @@ async fn a_volume_that_outlived_its_secret_is_not_mixed_until_it_is_adopted() {
     assert_eq!(b.sync.ask("/readyz").await.0, 200);
 
     let flag = api.flag();
-    let adopt = ["authority", "adopt", &before.id().to_string(), &flag];
+    let adopt = [
+        "authority",
+        "adopt",
+        "--yes",
+        &before.id().to_string(),
+        &flag,
+    ];
     let output = udht_sync(&adopt).await;
     assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
     has_certificate(&b.sync).await;
@@ -579,19 +585,25 @@ async fn the_authority_is_shown_without_a_key_and_rotated_one_time_after_the_oth
             "{shown}"
         );
     }
-    let output = udht_sync(&["authority", "rotate", "--finish", &flag]).await;
+    let own = authority.id().to_string();
+    for unasked in [
+        &["authority", "rotate", "--finish", &flag][..],
+        &["authority", "adopt", &own, &flag],
+    ] {
+        is_refused(unasked, 2, "Add --yes").await;
+    }
+    let output = udht_sync(&["authority", "rotate", "--finish", "--yes", &flag]).await;
     assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
     let finished = api.authority().unwrap();
     assert_eq!(finished.signer, rotating.rotation.unwrap().next);
     is_refused(
-        &["authority", "rotate", "--finish", &flag],
+        &["authority", "rotate", "--finish", "--yes", &flag],
         1,
         "nothing to finish",
     )
     .await;
-    let own = authority.id().to_string();
     is_refused(
-        &["authority", "adopt", &own, &flag],
+        &["authority", "adopt", "--yes", &own, &flag],
         1,
         "the authority itself",
     )

@@ -323,9 +323,16 @@ async fn while_the_brake_is_on_records_stay_until_somebody_says_that_their_pods_
     let ops = sync.ops.to_string();
     let output = udht_sync(&["gone", "--ops", &ops]).await;
     assert!(said(&output.stdout).contains("`udht-sync gone --remove`"));
+    let output = udht_sync(&["gone", "--remove", "--ops", &ops]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let asked = said(&output.stderr);
+    assert!(
+        asked.contains("Of the 3 records") && asked.contains("--yes"),
+        "{asked}"
+    );
     assert_eq!(manager.digest().records, 4);
 
-    let output = udht_sync(&["gone", "--remove", "--ops", &ops]).await;
+    let output = udht_sync(&["gone", "--remove", "--yes", "--ops", &ops]).await;
     assert_eq!(
         said(&output.stdout),
         "b\nc\nd\n3 records removed, 0 wait for their time\n"
@@ -349,7 +356,7 @@ async fn a_list_that_is_not_followed_removes_nothing_also_by_hand() {
     a.manager.put_pod("gone", "c");
     a.sync.counts("udht_brake", 1).await;
     let ops = a.sync.ops.to_string();
-    let output = udht_sync(&["gone", "--remove", "--ops", &ops]).await;
+    let output = udht_sync(&["gone", "--remove", "--yes", "--ops", &ops]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output.stderr).contains("not followed"));
     assert_eq!(a.manager.get("gone").as_deref(), Some("pod:c"));

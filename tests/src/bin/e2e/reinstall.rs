@@ -177,7 +177,7 @@ fn upon_volumes_alone_nothing_is_mixed(
          and its log has the command",
     );
 
-    let command = ["/udht-sync", "authority", "adopt", &uuid];
+    let command = ["/udht-sync", "authority", "adopt", "--yes", &uuid];
     kubectl.exec(pod, "sync", command).output()?;
     for key in keys {
         wait_for_status(&mut reaches, key, 200)?;
