@@ -58,8 +58,10 @@ pub enum ServeError {
 /// Runs a manager until SIGTERM or SIGINT.
 ///
 /// All of it runs on this one thread: a request is little work between two waits, and a second
-/// thread would mostly cost wake-ups (one thread served requests to Redis faster than two on a
-/// small machine). What blocks, as the embedded store does, has threads of its own.
+/// thread would mostly cost wake-ups. On two processors, one thread served requests to Redis faster
+/// than two; the owner's task and the store's connection on a thread of their own took as many writes
+/// as on this one (0.98 of them), for a sixth more processor time a write. What blocks, as the embedded
+/// store does, has threads of its own.
 pub fn run(args: ServeArgs) -> Result<(), ServeError> {
     log::begin(&args.log);
     let runtime = Builder::new_current_thread().enable_all().build()?;
