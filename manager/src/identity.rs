@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use peer_table::peers::{Draft, InvalidField, Peer};
 use peer_table::table::{Match, Precondition};
-use peer_table::{Contact, Version};
+use peer_table::{Contact, Entry, Version};
 
 use crate::config::IdentityArgs;
 use tokio::time::{Instant, sleep};
@@ -81,6 +81,8 @@ pub async fn keep(owner: Owner, args: IdentityArgs, mut is_settled: bool) {
         match news(&owner, &mut seen) {
             News::None => {}
             News::Own => latest = own_draft(&owner).await,
+            // What was never said here is not said again.
+            News::Foreign if latest.is_none() => {}
             News::Foreign => {
                 tracing::warn!(
                     "somebody else has changed this pod's own record: it is written again"
@@ -130,6 +132,7 @@ impl Pauses {
     }
 }
 
+/// What the own record says, if there is one.
 async fn own_draft(owner: &Owner) -> Option<Draft> {
     let key = owner.own_key();
     let entry = owner.get(&key).await.ok().flatten()?;
@@ -166,8 +169,9 @@ pub fn is_done(result: Result<Settled, IdentityError>) -> Result<bool, IdentityE
     Ok(true)
 }
 
-/// Writes the own record, if there is none or if `args` says otherwise than it does. What `args`
-/// does not name stays as it was, or as it was in `latest` where there is none.
+/// Writes the own record, if there is none or if it says otherwise than it should. What `args` does
+/// not name is as this opening of the store wrote it last; as in `latest`, if that is given and
+/// somebody else has written or deleted it since; else as it is.
 pub async fn settle(
     owner: &Owner,
     args: &IdentityArgs,
@@ -178,7 +182,9 @@ pub async fn settle(
     let peer = held
         .as_ref()
         .and_then(|entry| Peer::from_entry(key, entry).ok().flatten());
-    let before = peer.as_ref().map(draft_of).or_else(|| latest.cloned());
+    let is_own = |entry: &Entry| entry.version.origin == owner.origin();
+    let latest = latest.filter(|_| !held.as_ref().is_some_and(is_own));
+    let before = latest.cloned().or_else(|| peer.as_ref().map(draft_of));
     let Some(wanted) = wanted(args, before, owner.own_labels()) else {
         return Ok(Settled::Missing);
     };

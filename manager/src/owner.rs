@@ -141,6 +141,9 @@ pub enum OwnerError {
     /// The store cannot.
     #[error(transparent)]
     Store(#[from] Arc<StoreError>),
+    /// What is stored under this key is not what was written.
+    #[error("what is stored of {0} is damaged; PUT it anew, or wait for a peer's copy")]
+    Unreadable(Key),
     /// The store was opened anew since something was begun that needs all of one opening.
     #[error("the store was opened anew meanwhile: begin again")]
     Reopened,

@@ -173,16 +173,7 @@ impl Work {
         tracing::warn!(records = keys.len(), "what a wrong clock stamped is healed");
         let origin = OriginId::from_bytes(*Uuid::new_v4().as_bytes());
         let last = Clock::new(origin, highest, shared.drift_max).tick(now);
-        let call = shared.store.renew(origin, last);
-        match shared.metrics.store("commit", call).await {
-            Ok(opening) => self.renewed(opening),
-            Err(error) => {
-                if matches!(error, StoreError::OutcomeUnknown { .. }) {
-                    self.doubt = Some(Doubt::Renewal(origin, last));
-                }
-                return Err(error.into());
-            }
-        }
+        self.renew(origin, last).await?;
         // Meanwhile the index and the store do not say the same.
         let problem = "its records are being stamped anew".to_owned();
         shared.change().over = Some(Arc::new(StoreError::Unavailable(problem)));
@@ -192,6 +183,28 @@ impl Work {
         shared.publish_floors();
         healed?;
         Ok(keys.len())
+    }
+
+    /// Has the store be at its next opening, under the id `origin` and with this last reading.
+    pub(super) async fn renew(
+        &mut self,
+        origin: OriginId,
+        last: Reading,
+    ) -> Result<(), OwnerError> {
+        let shared = Arc::clone(&self.shared);
+        let call = shared.store.renew(origin, last);
+        match shared.metrics.store("commit", call).await {
+            Ok(opening) => {
+                self.renewed(opening);
+                Ok(())
+            }
+            Err(error) => {
+                if matches!(error, StoreError::OutcomeUnknown { .. }) {
+                    self.doubt = Some(Doubt::Renewal(origin, last));
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// Goes on with the next opening of the store.

@@ -15,6 +15,7 @@ use peer_table::opening::Opening;
 use peer_table::table::{Changes, SessionId};
 use peer_table::{OriginId, Reading, StoreId, Table, WallTime};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::clock::OwnClock;
 use super::load;
@@ -503,6 +504,23 @@ impl Work {
                 Err(error.into())
             }
         }
+    }
+
+    /// Goes on as a replica that covers nothing, as its store lost records: what the others have of them
+    /// is no ghost then, and who hears from here what is covered hears nothing that is not so. What was
+    /// stamped under the current id is covered whatever it is, so it goes on under the next.
+    pub(super) async fn cover_nothing(&mut self) -> Result<(), OwnerError> {
+        let shared = Arc::clone(&self.shared);
+        let mut floors = shared.current().table.floors().clone();
+        floors.forget_coverage();
+        self.store_floors(floors).await?;
+        let origin = OriginId::from_bytes(*Uuid::new_v4().as_bytes());
+        self.renew(origin, self.clock.last()).await?;
+        let mut current = shared.change();
+        let mut floors = current.table.floors().clone();
+        floors.forget_coverage();
+        current.table.set_floors(floors);
+        Ok(())
     }
 
     /// Begins the store anew, with an empty table that the peers fill.

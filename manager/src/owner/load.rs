@@ -149,12 +149,12 @@ fn record(
             taken.map_err(|invalid| invalid.to_string())?;
             Ok(entry.version.reading)
         }
-        (Ok(key), Stored::Corrupt(corrupt)) => {
-            loading.lose(key);
+        (Ok(_), Stored::Corrupt(corrupt)) => {
+            loading.lose();
             Err(corrupt.to_string())
         }
         (Err(invalid), _) => {
-            loading.lose_some();
+            loading.lose();
             Err(format!("its key must be {invalid}"))
         }
     }

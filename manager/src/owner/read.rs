@@ -81,7 +81,7 @@ fn correct(commands: &mpsc::Sender<Command>, wrong: Vec<Key>) {
 }
 
 impl Owner {
-    /// The live record of `key`.
+    /// The live record of `key`. One that cannot be read now is not taken for one that is not there.
     pub async fn get(&self, key: &Key) -> Result<Option<Entry>, OwnerError> {
         let version = {
             let current = self.shared.valid()?;
@@ -102,7 +102,10 @@ impl Owner {
         let sent = self.reads.send(read).await;
         sent.map_err(|_| OwnerError::Stopped)?;
         let entry = answered.await.map_err(|_| OwnerError::Stopped)??;
-        let entry = entry.filter(Entry::is_live);
+        let Some(entry) = entry else {
+            return Err(OwnerError::Unreadable(key.clone()));
+        };
+        let entry = Some(entry).filter(Entry::is_live);
         if let Some(entry) = &entry {
             self.shared.recent.put(key.clone(), entry.clone());
         }

@@ -20,7 +20,7 @@ use super::{
     Answer, Command, MergedRecords, Operation, OwnerError, OwnerTask, Work, Write, WriteError,
     Written, put, wall_now,
 };
-use crate::store::{Commit, StoreError, Stored};
+use crate::store::{Change, Commit, StoreError, Stored};
 
 /// Records after which a transaction takes no further command.
 const GROUP_RECORDS_FULL: usize = 2_048;
@@ -79,7 +79,7 @@ impl Work {
             let first = tokio::select! {
                 biased;
                 error = &mut changed => {
-                    if !self.reopen(error).await {
+                    if !self.reopen(error).await || !self.settle_doubt().await {
                         return;
                     }
                     changed = store.changed();
@@ -93,9 +93,7 @@ impl Work {
             let mut next = Some(first);
             while let Some(first) = next.take() {
                 next = self.serve(first).await;
-                if let Some(doubt) = self.doubt.take()
-                    && !self.settle(doubt).await
-                {
+                if !self.settle_doubt().await {
                     return;
                 }
             }
@@ -179,7 +177,7 @@ impl Work {
         if let Err(error) = self.correct(wrong).await {
             tracing::warn!(
                 error = chain(&error),
-                "the index could not be compared with the store"
+                "the index could not be brought in line with the store"
             );
         }
         self.publish_figures();
@@ -237,27 +235,48 @@ impl Work {
         Ok((held, wrong))
     }
 
-    /// Brings the index in line with what is stored under `keys`. What it loses by that, the next
-    /// exchange brings.
-    async fn correct(&mut self, mut keys: Vec<Key>) -> Result<(), StoreError> {
+    /// Looks whether what is stored under `keys` is what the index says, as it is while no transaction
+    /// is under way. If not, it was damaged, or something else has written there: the index follows it,
+    /// and as nobody knows what else is lost, this replica goes on as one that covers nothing. What it
+    /// lacks, the next exchanges bring.
+    async fn correct(&mut self, mut keys: Vec<Key>) -> Result<(), OwnerError> {
         if keys.is_empty() {
             return Ok(());
         }
         keys.sort_unstable();
         keys.dedup();
-        let shared = &self.shared;
+        let shared = Arc::clone(&self.shared);
         let call = shared.store.get_many(&shared.table_name, &keys);
         let stored = shared.metrics.store("read", call).await?;
+        let wrong: Vec<_> = {
+            let current = shared.current();
+            let stored = keys.into_iter().zip(stored);
+            let stored = stored.map(|(key, stored)| (key, stored.and_then(Stored::entry)));
+            let is_wrong =
+                |(key, stored): &(Key, Option<Entry>)| match (current.table.row(key), stored) {
+                    (Some(row), Some(entry)) => !row.is_of(entry),
+                    (row, stored) => row.is_some() || stored.is_some(),
+                };
+            stored.filter(is_wrong).collect()
+        };
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        self.cover_nothing().await?;
         let now = wall_now();
         let mut current = shared.change();
-        for (key, stored) in keys.into_iter().zip(stored) {
-            let is_corrected = match stored.and_then(Stored::entry) {
+        for (key, stored) in wrong {
+            let is_there = match stored {
                 Some(entry) => current.table.load(key.clone(), &entry, now).is_ok(),
                 None => false,
             };
-            if !is_corrected && current.table.forget(&key) {
-                tracing::warn!(peer_id = %key, "a record is gone from the index until a peer sends it");
+            if !is_there {
+                current.table.forget(&key);
             }
+            tracing::error!(
+                peer_id = %key,
+                "what is stored of it is not what was written; what it was comes from the peers"
+            );
         }
         Ok(())
     }
@@ -304,6 +323,14 @@ impl Work {
             self.shared.recent.put(key.clone(), entry.clone());
         }
         self.shared.revision.send_replace(revision);
+    }
+
+    /// Settles what is in doubt, if anything is. Answers whether to go on.
+    async fn settle_doubt(&mut self) -> bool {
+        match self.doubt.take() {
+            Some(doubt) => self.settle(doubt).await,
+            None => true,
+        }
     }
 
     /// Waits until it is known whether what is in doubt is stored, and then does the same. Answers
@@ -407,8 +434,18 @@ impl Work {
         );
         let revision = current.table.feed().revision();
         *shared.change() = current;
-        if let StoreError::Changed { change, .. } = &*error {
-            shared.metrics.reopened(*change);
+        if let Some(change) = change {
+            shared.metrics.reopened(change);
+        }
+        if change == Some(Change::Meddled) {
+            // A start must not find the floors of before.
+            let floors = shared.current().table.floors().clone();
+            if let Err(error) = self.store_floors(floors).await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "what became of the floors is not stored yet"
+                );
+            }
         }
         self.publish_figures();
         shared.revision.send_replace(revision);

@@ -1,6 +1,7 @@
 //! The owner over a real server of Redis: what readers and writers see when that changes or fails.
 
-use peer_table::floors::{Ages, Fence};
+use peer_table::Version;
+use peer_table::floors::{Ages, Fence, Snapshot, Vector};
 use peer_table::history::Way;
 use peer_table::peers::Draft;
 use tokio::task::JoinHandle;
@@ -68,6 +69,24 @@ impl Running {
         let merged = self.owner.merge(None, records, Via::Exchange, None);
         assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
         entry
+    }
+
+    /// Has this replica know that all is here that the writer of this record wrote up to it.
+    async fn covers(&self, entry: &Entry) {
+        let Version { origin, reading } = entry.version;
+        let session = self.owner.shared.change().table.begin_session();
+        let partner = Snapshot {
+            origin,
+            reading,
+            vector: Vector::default(),
+        };
+        assert!(self.owner.advance(session, partner).await.unwrap());
+        assert!(self.snapshot().await.covers(entry.version));
+    }
+
+    /// What it tells partners that it has.
+    async fn snapshot(&self) -> Snapshot {
+        self.owner.floors(FloorsCommand::Snapshot).await.unwrap()
     }
 
     async fn get(&self, key: &str) -> Result<Option<Entry>, OwnerError> {
@@ -187,12 +206,13 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
     let server = Server::start(&[]);
     let running = Running::over(&server.url()).await;
     let whole = running.take("a").await;
-    let revision = running.owner.revision();
+    running.covers(&whole).await;
+    let (revision, opening) = (running.owner.revision(), running.owner.opening());
     let before = running.owner.state(0).unwrap().tables[0].digest;
     server
         .tell(&format!("HSET {} a broken", hash(&running)))
         .await;
-    assert_eq!(running.get("a").await.unwrap(), None);
+    running.get("a").await.unwrap_err();
     // The next command comes after the index was corrected.
     running
         .owner
@@ -206,6 +226,9 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
         "an exchange finds it"
     );
     assert!(running.figure("udht_corrupt_records_total 1"));
+    assert_eq!(running.owner.opening().retired, [opening.origin]);
+    let snapshot = running.snapshot().await;
+    assert!(!snapshot.covers(whole.version), "nobody takes it for dead");
     let merged = running.owner.merge(
         None,
         vec![("a".parse().unwrap(), whole.clone())],
@@ -215,7 +238,30 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
     assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
     assert_eq!(running.get("a").await.unwrap(), Some(whole));
     assert_eq!(running.owner.state(0).unwrap().tables[0].digest, before);
-    assert_eq!(running.owner.changes_since(revision, 9).unwrap().len(), 1);
+    assert_eq!(running.owner.changes_since(revision, 9), Err(Gone));
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_is_older_again_is_read_so_until_a_peer_has_the_newer() {
+    let server = Server::start(&[]);
+    let running = Running::over(&server.url()).await;
+    let older = running.take("a").await;
+    let newer = running.take("a").await;
+    running.covers(&newer).await;
+    let (hash, old) = (hash(&running), older.to_stored());
+    server.say(&[b"HSET", hash.as_bytes(), b"a", &old]).await;
+    running.get("a").await.unwrap_err();
+    running.put("b").await.unwrap();
+    assert_eq!(running.get("a").await.unwrap(), Some(older));
+    let merged = running.owner.merge(
+        None,
+        vec![("a".parse().unwrap(), newer.clone())],
+        Via::Exchange,
+        None,
+    );
+    assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
+    assert_eq!(running.get("a").await.unwrap(), Some(newer));
     running.end().await;
 }
 

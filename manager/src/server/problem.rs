@@ -305,8 +305,7 @@ impl Problem {
 
     /// The record of `key` is in the index, and what is stored of it is no record.
     pub(super) fn unreadable(key: &Key) -> Self {
-        let detail =
-            format!("what is stored of {key} is damaged; PUT it anew, or wait for a peer's copy");
+        let detail = OwnerError::Unreadable(key.clone()).to_string();
         Self::new(Kind::UNREADABLE, detail).retry_after(5)
     }
 
@@ -350,6 +349,7 @@ impl From<OwnerError> for Problem {
                     Self::new(Kind::UNAVAILABLE, detail).retry_after(1)
                 }
             },
+            OwnerError::Unreadable(key) => Self::unreadable(&key),
             OwnerError::Reopened | OwnerError::Binding => {
                 Self::new(Kind::UNAVAILABLE, error.to_string()).retry_after(1)
             }

@@ -247,9 +247,10 @@ impl Floors {
         floors
     }
 
-    /// Gives up all that was thought to be covered, as the store lost records that nobody can name.
-    /// What others have of them is then taken again, and not for ghosts. To be called before
-    /// anything is stamped under the current id.
+    /// Gives up all that was thought to be covered, as the store lost records. What others have of them
+    /// is then taken again, and not for ghosts: here, and by whoever hears from here what is covered. The
+    /// next exchange with each of them covers what they cover. To be called before anything is stamped
+    /// under the current id, which is covered all the same.
     pub fn forget_coverage(&mut self) {
         self.vector.uncover();
         self.horizon = Reading::default();

@@ -115,8 +115,6 @@ pub struct Table {
     origins: BTreeMap<OriginId, usize>,
     /// In the order in which they leave.
     tombstones: BTreeSet<(Version, Key)>,
-    /// Keys of records that the store lost or cannot read, until they are here again.
-    lost: BTreeSet<Key>,
     sketch: Sketch,
     feed: Feed,
     floors: Floors,
@@ -155,7 +153,6 @@ impl Table {
             limits: spec.limits,
             origins: BTreeMap::new(),
             tombstones: BTreeSet::new(),
-            lost: BTreeSet::new(),
             sketch: Sketch::new(spec.sketch_symbols),
             feed: Feed::new(spec.epoch, spec.feed),
             floors: spec.floors,
@@ -167,32 +164,16 @@ impl Table {
     /// clock or feed takes part. Refuses what is no content of this table; a peer may bring that again.
     /// A whole table is read by way of [`Loading`].
     pub fn load(&mut self, key: Key, entry: &Entry, now: WallTime) -> Result<(), InvalidContent> {
-        let key = self.check_loaded(key, entry)?;
+        self.check_loaded(&key, entry)?;
         self.floors.heard(entry.version, now);
         self.set(&key, entry);
         Ok(())
     }
 
-    /// Whether a record that the store holds is one of this table. If not, it is lost.
-    fn check_loaded(&mut self, key: Key, entry: &Entry) -> Result<Key, InvalidContent> {
-        if let Some(content) = entry.content()
-            && let Err(invalid) = (self.check_content)(&key, content.as_bytes())
-        {
-            self.lost.insert(key);
-            return Err(invalid);
-        }
-        Ok(key)
-    }
-
-    /// Notes that the store has a record of `key` that cannot be read: what a peer has of it is
-    /// taken, though it may have been here before.
-    pub fn lose(&mut self, key: Key) {
-        self.lost.insert(key);
-    }
-
-    /// Notes that the store has lost records of which nobody knows the keys.
-    pub fn lose_some(&mut self) {
-        self.floors.forget_coverage();
+    /// Whether a record that the store holds is one of this table.
+    fn check_loaded(&self, key: &Key, entry: &Entry) -> Result<(), InvalidContent> {
+        let content = entry.content();
+        content.map_or(Ok(()), |it| (self.check_content)(key, it.as_bytes()))
     }
 
     /// Its name.
@@ -385,13 +366,13 @@ impl Table {
     }
 
     /// Takes out a record that the store does not hold, or not so that it can be read; says whether
-    /// there was one. To other replicas it is one that this one lacks, so an exchange brings it again.
+    /// there was one. To other replicas it is one that this one lacks, and an exchange brings it again
+    /// if its version is not covered any more: see [`Floors::forget_coverage`].
     pub fn forget(&mut self, key: &Key) -> bool {
         let Some((key, row)) = self.index.remove(key) else {
             return false;
         };
         self.unlink(&key, row);
-        self.lost.insert(key);
         true
     }
 
@@ -401,7 +382,6 @@ impl Table {
             self.unlink(key, old);
         }
         self.link(key, &row);
-        self.lost.remove(key);
     }
 
     fn row_of(&self, key: &Key, entry: &Entry) -> Row {

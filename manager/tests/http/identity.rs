@@ -174,11 +174,14 @@ async fn a_record_that_peers_took_away_or_changed_is_written_again_as_it_was() {
     assert_eq!(back["peer"]["labels"], json!({"zone": "a"}));
 
     tell(&manager, &peers).await;
-    said["name"] = "thief".into();
-    peers.put("/v1/peers/own", &said).expect(200).await;
+    let stolen = json!({"name": "thief", "ip": "10.6.6.6", "ports": {"x": 1}, "labels": {}});
+    peers.put("/v1/peers/own", &stolen).expect(200).await;
     tell(&peers, &manager).await;
     assert_eq!(watch.line().await.unwrap()["peer"]["name"], "thief");
-    assert_eq!(watch.line().await.unwrap()["peer"]["name"], "files-0");
+    let back = watch.line().await.unwrap();
+    for field in ["name", "ip", "ports", "labels"] {
+        assert_eq!(back["peer"][field], said[field], "{field}");
+    }
     keeping.abort();
 }
 

@@ -190,6 +190,8 @@ pub enum StoreFault {
     Wiped,
     /// It is that of another pod, as it was a while ago and under an id of its own.
     Swapped(usize),
+    /// The one of its records that this number picks cannot be read any more.
+    Damaged(usize),
     /// It refuses the next transactions.
     Refuses(u64),
     /// It does not say whether the next transaction is stored.
@@ -383,8 +385,9 @@ fn draw_store_event(pod: usize, random: &mut Random) -> Event {
             0..30 => return Event::Backup(pod),
             30..45 => StoreFault::LosesLast(random.index(5) + 1),
             45..60 => StoreFault::Restored,
-            60..68 => StoreFault::Wiped,
-            68..75 => StoreFault::Swapped(random.index(64)),
+            60..66 => StoreFault::Wiped,
+            66..70 => StoreFault::Damaged(random.index(64)),
+            70..75 => StoreFault::Swapped(random.index(64)),
             75..88 => StoreFault::Refuses(random.between(1, 3)),
             _ => StoreFault::Doubtful,
         },

@@ -167,6 +167,9 @@ async fn open(sim: &Sim, pod: usize) {
     let mut loading = Loading::new(spec, 0);
     let mut highest = Reading::default();
     let mut invalid = 0;
+    if it.store.is_damaged() {
+        loading.lose();
+    }
     for (key, entry) in it.store.scan() {
         match loading.record(key, &entry, now) {
             Ok(()) => highest = highest.max(entry.version.reading),

@@ -360,6 +360,7 @@ fn trouble(world: &mut World, pod: usize, fault: StoreFault, random: &mut Random
         StoreFault::Restored => {
             world.pods[pod].store.restore();
         }
+        StoreFault::Damaged(record) => world.pods[pod].store.damage(record),
         StoreFault::Wiped => world.pods[pod].store.swap(None),
         StoreFault::Swapped(other) => {
             let other = meant(world, other);

@@ -85,7 +85,7 @@ impl SimStore {
         Some(opening)
     }
 
-    /// Every record, as it reads back.
+    /// Every record that reads back.
     pub(crate) fn scan(&self) -> impl Iterator<Item = (Key, Entry)> {
         let read = |(key, value): (&Key, &Vec<u8>)| {
             Entry::from_stored(value)
@@ -93,6 +93,12 @@ impl SimStore {
                 .map(|entry| (key.clone(), entry))
         };
         self.data.records.iter().filter_map(read)
+    }
+
+    /// Whether there is one that does not.
+    pub(crate) fn is_damaged(&self) -> bool {
+        let mut values = self.data.records.values();
+        values.any(|value| Entry::from_stored(value).is_err())
     }
 
     /// One record.
@@ -241,6 +247,18 @@ impl SimStore {
         });
         self.earlier.clear();
         self.become_other(data);
+    }
+
+    /// Has one of its records not read back any more.
+    pub(crate) fn damage(&mut self, record: usize) {
+        let Some(at) = record.checked_rem(self.data.records.len()) else {
+            return;
+        };
+        if let Some((key, value)) = self.data.records.iter_mut().nth(at) {
+            value.clear();
+            self.data.known.keep(|known| known != key);
+        }
+        self.changed = true;
     }
 
     fn become_other(&mut self, data: Data) {

@@ -5,6 +5,7 @@ use super::{InvalidContent, Table, TableSpec};
 use crate::clock::WallTime;
 use crate::entry::Entry;
 use crate::key::{Key, KeyHash};
+use crate::mutants;
 
 /// A table that is being read from its store.
 #[derive(Debug)]
@@ -26,9 +27,12 @@ impl Loading {
     }
 
     /// Takes in a record; of one that comes again the last stays. Refuses what is no content of this
-    /// table; a peer may bring that again.
+    /// table, which is then lost.
     pub fn record(&mut self, key: Key, entry: &Entry, now: WallTime) -> Result<(), InvalidContent> {
-        let key = self.table.check_loaded(key, entry)?;
+        if let Err(invalid) = self.table.check_loaded(&key, entry) {
+            self.lose();
+            return Err(invalid);
+        }
         self.table.floors.heard(entry.version, now);
         let row = self.table.row_of(&key, entry);
         if let Some(old) = self.index.insert(key.clone(), row) {
@@ -38,21 +42,18 @@ impl Loading {
         Ok(())
     }
 
-    /// [`Table::lose`].
-    pub fn lose(&mut self, key: Key) {
-        self.table.lose(key);
-    }
-
-    /// [`Table::lose_some`].
-    pub fn lose_some(&mut self) {
-        self.table.lose_some();
+    /// Notes that the store has lost a record. That its version was covered says nothing any more: who
+    /// heard so from this replica would bury the copies that others have.
+    pub fn lose(&mut self) {
+        if !mutants::is("lost-stays-covered") {
+            self.table.floors.forget_coverage();
+        }
     }
 
     /// The table.
     pub fn finish(self) -> Table {
         let Self { mut table, index } = self;
         table.index = index.finish();
-        table.lost.retain(|key| table.index.get(key).is_none());
         table
     }
 }

@@ -524,10 +524,7 @@ impl Plan<'_> {
         session: Option<SessionId>,
     ) -> Merged {
         let version = entry.version;
-        let arrival = if held.is_none() && self.table.lost.contains(key) {
-            // It was here, and the store lost it: that it is covered says nothing.
-            Arrival::Taken
-        } else {
+        let arrival = {
             let (is_live, held) = (entry.is_live(), held.map(|held| held.rank.version()));
             let floors = &self.table.floors;
             floors.arrival(version, is_live, held, via, self.clock)

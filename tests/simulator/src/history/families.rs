@@ -31,6 +31,8 @@ impl Family {
     pub const CUT: Self = Self::new("cut", cut);
     /// A store is restored.
     pub const RESTORE: Self = Self::new("restore", restore);
+    /// A record of a store is damaged, and who joins asks that one first.
+    pub const DAMAGED: Self = Self::new("damaged", damaged);
     /// A push outlives its pod, and its fence.
     pub const LATE_PUSH: Self = Self::new("late-push", late_push);
     /// One push is all that tells of an id.
@@ -67,6 +69,7 @@ impl Family {
         Self::UPGRADES,
         Self::CUT,
         Self::RESTORE,
+        Self::DAMAGED,
         Self::LATE_PUSH,
         Self::ONE_PUSH,
         Self::CUT_INTRODUCTION,
@@ -151,6 +154,25 @@ fn restore(seed: u64) -> History {
         (SECOND_MS, Event::Exchange(0, 1)),
     ];
     told(Setting::quiet(3), Random::new(seed), events)
+}
+
+/// The others have what it lacks; who joins hears first that it has everything.
+fn damaged(seed: u64) -> History {
+    let mut random = Random::new(seed);
+    let record = random.index(64);
+    let events = [
+        (SECOND_MS, Event::Put(0, 0)),
+        (SECOND_MS, Event::Put(1, 1)),
+        (SECOND_MS, Event::Settle),
+        (SETTLED_MS, Event::Put(0, 2)),
+        (SECOND_MS, Event::Delete(0, 2)),
+        (SECOND_MS, Event::Store(1, StoreFault::Damaged(record))),
+        (random.below(SECOND_MS), Event::Join),
+        (random.below(SECOND_MS), Event::Exchange(3, 1)),
+        (SECOND_MS, Event::Exchange(3, 0)),
+        (MINUTE_MS, Event::Settle),
+    ];
+    told(Setting::quiet(3), random, events)
 }
 
 /// The last write of a pod is on its way while the pod goes, is fenced, and the record is deleted, and

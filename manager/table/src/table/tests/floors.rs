@@ -31,6 +31,17 @@ impl Replica {
         self.floors(|floors| floors.advance(&snapshot(ms, Vector::default())));
     }
 
+    /// Its store goes on under another id, and knows of nothing any more that it is covered.
+    pub(super) fn goes_on_without_coverage(&mut self) {
+        let own = OriginId::from_bytes([201; 16]);
+        let last = self.clock.last();
+        self.floors(|floors| {
+            floors.reopen(own, last, NOW);
+            floors.forget_coverage();
+        });
+        self.clock = Clock::new(own, last, self.clock.drift_max());
+    }
+
     /// What becomes of a record, and what its sender is told.
     fn receive(&mut self, key: &str, entry: &Entry, via: Via) -> (Merged, Vec<(Key, Entry)>) {
         self.group(|plan| {
@@ -150,16 +161,60 @@ fn who_belongs_nowhere_yet_takes_what_exchanges_bring_and_no_push() {
 }
 
 #[test]
-fn what_the_store_lost_is_no_ghost() {
-    let mut replica = Replica::new(1);
-    replica.cover(5);
-    replica.table.lose(id("lost"));
+fn what_a_store_lost_is_no_ghost_there_nor_where_its_vector_came() {
     let record = remote(3, Some(b"1"), 0);
-    assert_eq!(replica.merge("lost", record.clone()), Merged::Applied);
-    replica.group(|plan| plan.delete(&id("lost"), &Precondition::default()).unwrap());
-    assert_eq!(replica.merge("other", record.clone()), Merged::Ghost);
-    replica.table.lose_some();
-    assert_eq!(replica.merge("other", record), Merged::Applied);
+    let mut lacks = Replica::new(1);
+    lacks.merge("lost", record.clone());
+    lacks.cover(5);
+    let own = lacks.put("own", b"2").unwrap();
+    assert!(lacks.table.forget(&id("lost")) && lacks.table.forget(&id("own")));
+    lacks.goes_on_without_coverage();
+    // Somebody takes over all that it has.
+    let mut joined = Replica::new(2);
+    let session = joined.table.begin_session();
+    let snapshot = lacks.table.snapshot(&mut lacks.clock, NOW);
+    let advanced = joined.table.advanced(session, &snapshot).unwrap();
+    joined.table.set_floors(advanced);
+    for replica in [&mut joined, &mut lacks] {
+        for (key, entry) in [("lost", &record), ("own", &own)] {
+            assert_eq!(replica.merge(key, entry.clone()), Merged::Applied);
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_older_again_gives_way_to_what_it_was() {
+    let mut replica = Replica::new(1);
+    let (older, newer) = (remote(2, Some(b"0"), 0), remote(3, Some(b"1"), 0));
+    replica.merge("k", newer.clone());
+    replica.cover(5);
+    replica.table.load(id("k"), &older, NOW).unwrap();
+    replica.store.insert(id("k"), older);
+    replica.goes_on_without_coverage();
+    assert_eq!(replica.merge("k", newer), Merged::Applied);
+    replica.assert_consistent();
+}
+
+#[test]
+fn what_is_lost_as_a_table_is_read_is_covered_no_more() {
+    let bad = remote(3, Some(b"bad"), 0);
+    let losses: [fn(&mut Loading, &Entry); 2] = [
+        |loading, _| loading.lose(),
+        |loading, bad| drop(loading.record(id("k"), bad, NOW)),
+    ];
+    for is_lost in losses {
+        let mut floors = Floors::new(OriginId::from_bytes([1; 16]));
+        floors.advance(&snapshot(5, Vector::default()));
+        let mut spec = spec_under(FingerprintKey::from_bytes([7; 16]), Limits::default());
+        spec.floors = floors;
+        let mut loading = Loading::new(spec, 0);
+        is_lost(&mut loading, &bad);
+        let table = loading.finish();
+        assert_eq!(
+            table.floors().vector().of(OTHER).covered,
+            Reading::default()
+        );
+    }
 }
 
 #[test]
