@@ -24,7 +24,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use peer_table::contract::{FingerprintPage, InvalidMessage, State};
 use peer_table::feed::{Change, Feed, FeedLimits, Gone, Revision, Via};
@@ -41,8 +41,8 @@ use peer_table::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::clock::MindsClock;
 pub use self::clock::OwnClock;
+use self::clock::{Contradicted, MindsClock};
 pub use self::explain::{Explanation, OriginSeen, Since};
 use self::floors::FloorsCommand;
 pub use self::floors::{ReplicasView, Tending};
@@ -176,6 +176,33 @@ pub enum OwnerError {
     Stopped,
 }
 
+/// Why no local write is taken, whatever it is.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Closed {
+    /// The pod is going.
+    Leaving,
+    /// This machine's clock is so far off.
+    ClockOff(Duration),
+}
+
+impl Closed {
+    const fn refusal(self) -> Refusal {
+        match self {
+            Self::Leaving => Refusal::Leaving,
+            Self::ClockOff(_) => Refusal::ClockOff,
+        }
+    }
+}
+
+impl From<Closed> for OwnerError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Leaving => Self::Leaving,
+            Closed::ClockOff(off) => Self::ClockOff(off),
+        }
+    }
+}
+
 impl From<StoreError> for OwnerError {
     fn from(error: StoreError) -> Self {
         Self::Store(Arc::new(error))
@@ -233,8 +260,10 @@ struct Shared {
     ages: Ages,
     tending: Mutex<Tending>,
     mutual: Mutual,
-    /// How far this machine's clock is off those of most others, in milliseconds; 0 if it is not.
-    clock_off_ms: AtomicU64,
+    /// Since when the program runs, by a clock that is never set.
+    began: Instant,
+    /// That others contradict this machine's clock, while they do.
+    contradicted: Mutex<Option<Contradicted>>,
     /// When somebody last had to wait for a place in the queue, in milliseconds of the wall clock;
     /// 0 if nobody had.
     crowded_ms: AtomicU64,
@@ -285,6 +314,15 @@ impl Shared {
             return Err(OwnerError::Binding);
         }
         Ok(current)
+    }
+
+    /// Why no local write is taken now, if so.
+    fn closed(&self) -> Option<Closed> {
+        if self.is_leaving() {
+            Some(Closed::Leaving)
+        } else {
+            self.clock_off().map(Closed::ClockOff)
+        }
     }
 
     fn change(&self) -> RwLockWriteGuard<'_, Current> {
@@ -356,7 +394,8 @@ pub async fn open(
         ages,
         tending: Mutex::default(),
         mutual: Mutual::default(),
-        clock_off_ms: AtomicU64::new(0),
+        began: Instant::now(),
+        contradicted: Mutex::default(),
         crowded_ms: AtomicU64::new(0),
         table_name,
         history: Mutex::new(History::new(&fingerprint_key)),
@@ -462,13 +501,9 @@ impl Owner {
         &self,
         writes: Vec<Write>,
     ) -> Result<Vec<Result<Written, WriteError>>, OwnerError> {
-        if self.is_leaving() {
-            self.shared.refused(&writes, Refusal::Leaving);
-            return Err(OwnerError::Leaving);
-        }
-        if let Some(off) = self.shared.clock_off() {
-            self.shared.refused(&writes, Refusal::ClockOff);
-            return Err(OwnerError::ClockOff(off));
+        if let Some(closed) = self.shared.closed() {
+            self.shared.refused(&writes, closed.refusal());
+            return Err(closed.into());
         }
         let (answer, answered) = oneshot::channel();
         self.send(Command::Write { writes, answer }).await?;

@@ -4,7 +4,7 @@
 //! The store gets its next opening, whose clock begins at what is right, and under that the records
 //! are written anew. A store that ends in between still has the rest as it was: it is healed again.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use peer_table::clock::stamp_ahead_max;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::floors::FloorsCommand;
 use super::task::Doubt;
-use super::{Owner, OwnerError, Work, wall_now};
+use super::{Owner, OwnerError, Shared, Work, wall_now};
 use crate::store::{Commit, StoreError, Stored};
 
 /// Records that are written anew in one transaction at the most.
@@ -29,17 +29,96 @@ pub enum OwnClock {
     Unknown,
     /// It is near those of most others.
     Agrees,
-    /// It is so far from those of most others, which is too far.
-    Off(Duration),
+    /// It is so many milliseconds ahead of those of most others, or behind if that is negative, which is
+    /// too far.
+    Off(i64),
 }
 
-impl OwnClock {
-    /// How far it is off, if it is.
-    pub const fn off(self) -> Option<Duration> {
-        match self {
-            Self::Off(off) => Some(off),
-            Self::Unknown | Self::Agrees => None,
+/// That most others contradicted this machine's clock, and when.
+///
+/// It holds until they agree, or until the clock was set by about as much: who hears of nobody any more
+/// has heard of nobody that it is right. How far it was set shows beside a clock that is never set.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Contradicted {
+    ahead_ms: i64,
+    wall: WallTime,
+    ran: Duration,
+}
+
+impl Contradicted {
+    /// By so many milliseconds, when the clock read `wall` and this program had run for `ran`.
+    const fn new(ahead_ms: i64, wall: WallTime, ran: Duration) -> Self {
+        Self {
+            ahead_ms,
+            wall,
+            ran,
         }
+    }
+
+    /// How far it is off when it reads `wall` and this program has run for `ran`.
+    fn off(&self, wall: WallTime, ran: Duration) -> Duration {
+        let passed = i128::from(wall.as_millis()) - i128::from(self.wall.as_millis());
+        let ran = ran.saturating_sub(self.ran).as_millis();
+        let set = passed - i128::try_from(ran).unwrap_or(i128::MAX);
+        let off = (i128::from(self.ahead_ms) + set).unsigned_abs();
+        Duration::from_millis(u64::try_from(off).unwrap_or(u64::MAX))
+    }
+}
+
+impl Shared {
+    /// Takes in what is known of this machine's clock; the answer is what is known now.
+    pub(super) fn note_clock(&self, clock: OwnClock) -> OwnClock {
+        let before = self.clock_off();
+        let contradicted = match clock {
+            OwnClock::Off(ahead_ms) => Some(Contradicted::new(
+                ahead_ms,
+                wall_now(),
+                self.began.elapsed(),
+            )),
+            OwnClock::Agrees => None,
+            OwnClock::Unknown => {
+                return before.map_or(clock, |off| {
+                    OwnClock::Off(i64::try_from(off.as_millis()).unwrap_or(i64::MAX))
+                });
+            }
+        };
+        *self.contradicted() = contradicted;
+        match (before, self.clock_off()) {
+            (None, Some(off)) => {
+                self.metrics.floors.clock_outlier.set(1);
+                tracing::error!(
+                    skew_ms = u64::try_from(off.as_millis()).unwrap_or(u64::MAX),
+                    "this machine's clock is not that of most others: set it; until then writes are refused"
+                );
+            }
+            (Some(_), None) => self.clock_is_right(),
+            _ => {}
+        }
+        clock
+    }
+
+    /// How far this machine's clock is off, where writes are refused for it.
+    pub(super) fn clock_off(&self) -> Option<Duration> {
+        let mut contradicted = self.contradicted();
+        let off = (*contradicted)?.off(wall_now(), self.began.elapsed());
+        if off > stamp_ahead_max(self.drift_max) {
+            return Some(off);
+        }
+        *contradicted = None;
+        drop(contradicted);
+        self.clock_is_right();
+        None
+    }
+
+    fn contradicted(&self) -> MutexGuard<'_, Option<Contradicted>> {
+        self.contradicted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clock_is_right(&self) {
+        self.metrics.floors.clock_outlier.set(0);
+        tracing::info!("this machine's clock agrees with those of the others again");
     }
 }
 
@@ -281,5 +360,27 @@ impl Work {
                 tracing::warn!(peer_id = %key, %error, "a stored record is none of this table");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_off_until_it_is_set_by_as_much() {
+        let seconds = Duration::from_secs;
+        let at = |wall_s: u64| WallTime::from_millis(1_700_000_000_000 + wall_s * 1_000);
+        let ahead = Contradicted::new(60_000, at(100), seconds(10));
+        assert_eq!(ahead.off(at(100), seconds(10)), seconds(60));
+        assert_eq!(ahead.off(at(4_000), seconds(3_910)), seconds(60));
+        assert_eq!(ahead.off(at(4_000 - 60), seconds(3_910)), seconds(0));
+        assert_eq!(ahead.off(at(4_000 - 57), seconds(3_910)), seconds(3));
+        assert_eq!(ahead.off(at(4_000 + 5), seconds(3_910)), seconds(65));
+        let behind = Contradicted::new(-60_000, at(100), seconds(10));
+        assert_eq!(behind.off(at(200), seconds(110)), seconds(60));
+        assert_eq!(behind.off(at(260), seconds(110)), seconds(0));
+        let never = WallTime::from_millis(u64::MAX);
+        assert!(behind.off(never, Duration::MAX) > seconds(60));
     }
 }

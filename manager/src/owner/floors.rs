@@ -4,7 +4,6 @@
 //! What becomes of the floors is stored before anybody is told of it, and before a tombstone leaves.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use peer_table::contract::{State, StateRequest, WireHorizon};
@@ -158,7 +157,7 @@ impl Owner {
         evidence: Evidence,
         clock: OwnClock,
     ) -> Result<Option<Publication>, OwnerError> {
-        self.shared.set_clock_off(clock.off());
+        let clock = self.shared.note_clock(clock);
         self.floors(|answer| FloorsCommand::Tend(evidence, clock, answer))
             .await
     }
@@ -223,22 +222,6 @@ impl Shared {
             .unwrap_or_else(std::sync::PoisonError::into_inner) = tending;
     }
 
-    fn set_clock_off(&self, off: Option<Duration>) {
-        let off_ms = off.map_or(0, |off| u64::try_from(off.as_millis()).unwrap_or(u64::MAX));
-        let before = self.clock_off_ms.swap(off_ms, Ordering::Relaxed);
-        self.metrics.floors.clock_outlier.set(i64::from(off_ms > 0));
-        if (before == 0) != (off_ms == 0) {
-            if off_ms == 0 {
-                tracing::info!("this machine's clock agrees with those of the others again");
-            } else {
-                tracing::error!(
-                    skew_ms = off_ms,
-                    "this machine's clock is not that of most others: set it; until then writes are refused"
-                );
-            }
-        }
-    }
-
     fn show_mutual(&self) {
         let parties = self.mutual.list(self.current().table.floors(), wall_now());
         let is_mutual = !parties.is_empty();
@@ -275,12 +258,6 @@ impl Shared {
         };
         self.metrics.floors.show(&figures);
         self.show_mutual();
-    }
-
-    /// How far this machine's clock is off, where writes are refused for it.
-    pub(super) fn clock_off(&self) -> Option<Duration> {
-        let off_ms = self.clock_off_ms.load(Ordering::Relaxed);
-        (off_ms > 0).then(|| Duration::from_millis(off_ms))
     }
 }
 

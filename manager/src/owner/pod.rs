@@ -260,6 +260,15 @@ impl Work {
     }
 
     async fn delete_own(&mut self) -> Result<bool, OwnerError> {
+        if let Some(off) = self.shared.clock_off() {
+            // Its peers would refuse it; they remove the record once the pod is gone.
+            let error = OwnerError::ClockOff(off);
+            tracing::warn!(
+                error = chain(&error),
+                "this pod's own record was not deleted"
+            );
+            return Ok(false);
+        }
         let (answer, answered) = oneshot::channel();
         let write = Write {
             key: self.shared.current().opening.peer_id.clone(),

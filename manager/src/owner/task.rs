@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use peer_table::feed::Via;
 use peer_table::floors::{Floors, Publication, Replicas, Snapshot};
-use peer_table::history::{Note, Refusal};
+use peer_table::history::Note;
 use peer_table::opening::Draw;
 use peer_table::peers::InvalidField;
 use peer_table::table::{Changes, Entries, Merged, Plan, Row, WriteRefused};
@@ -136,14 +136,14 @@ impl Work {
             records += next.records();
             group.push(next);
         }
-        if self.shared.is_leaving() {
-            // What was asked for before, and came here after the leaving.
+        // What was asked for before that was known.
+        if let Some(closed) = self.shared.closed() {
             let writes = group.extract_if(.., |command| matches!(command, Command::Write { .. }));
             for write in writes {
                 if let Command::Write { writes, .. } = &write {
-                    self.shared.refused(writes, Refusal::Leaving);
+                    self.shared.refused(writes, closed.refusal());
                 }
-                write.into_answer().refuse(OwnerError::Leaving);
+                write.into_answer().refuse(closed.into());
             }
         }
         self.group(group).await;

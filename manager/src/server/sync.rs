@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, State};
@@ -203,7 +202,7 @@ pub(super) async fn tend(
     let clock = match tend.clock_off_ms {
         0 if tend.clock_agrees => OwnClock::Agrees,
         0 => OwnClock::Unknown,
-        off_ms => OwnClock::Off(Duration::from_millis(off_ms.unsigned_abs())),
+        ahead_ms => OwnClock::Off(ahead_ms),
     };
     let publication = app.owner.tend(evidence, clock).await?;
     Ok(protobuf(&TendAnswer {

@@ -5,6 +5,7 @@ use peer_table::{AuthorityId, Binding, Fingerprint, FingerprintKey};
 use serde_json::json;
 use udht_manager::config::{PodArgs, Storage};
 
+use crate::replicas::clock_off;
 use crate::support::{Manager, peer};
 use crate::sync::{read, send, state};
 
@@ -211,6 +212,13 @@ async fn a_pod_that_takes_its_store_along_takes_its_record_along() {
         manager.get("/v1/identity").expect(404).await;
     }
     assert_eq!(manager.owner.counts(), (0, 1));
+
+    // What a wrong clock stamps its peers refuse; they see to the record once the pod is gone.
+    let manager = Manager::of_pod(pod.clone()).await;
+    manager.put("/v1/identity", &peer()).expect(201).await;
+    clock_off(&manager, 3_600_000).await;
+    assert!(!leave(&manager, true).await);
+    assert_eq!(manager.owner.counts(), (1, 0));
 
     let manager = Manager::of_pod(pod).await;
     manager.put("/v1/identity", &peer()).expect(201).await;

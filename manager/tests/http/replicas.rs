@@ -49,7 +49,7 @@ async fn tend(manager: &Manager) -> Replicas {
     }
 }
 
-async fn clock_off(manager: &Manager, off_ms: i64) {
+pub async fn clock_off(manager: &Manager, off_ms: i64) {
     let tend = Tend {
         clock_off_ms: off_ms,
         ..Tend::from(&Evidence::default())
@@ -360,7 +360,11 @@ async fn while_the_clock_is_off_writes_are_refused_and_reads_are_not() {
         assert_eq!(refused.header("retry-after"), "5");
     }
     manager.get("/v1/peers/p1").expect(200).await;
+    // Who hears of nobody any more has not heard that it is right.
     clock_off(&manager, 0).await;
+    let refused = manager.put("/v1/peers/p1", &peer()).expect(503).await;
+    assert_eq!(refused.problem(), "clock-off");
+    clock_agrees(&manager).await;
     assert!(figure(&manager, "udht_clock_outlier 0").await);
     manager.put("/v1/peers/p1", &peer()).expect(200).await;
 }
@@ -462,8 +466,7 @@ async fn contacts_are_healed_by_themselves_once_the_clock_is_no_longer_wrong() {
         clock_off(&manager, off_ms).await;
         assert_eq!(manager.owner.origin(), before);
     }
-    // That the others do not say so any more is enough.
-    clock_off(&manager, 0).await;
+    clock_agrees(&manager).await;
     // The answer comes before what follows from it.
     manager.put("/v1/peers/p9", &peer()).expect(201).await;
     let after = manager.owner.origin();
