@@ -2,9 +2,11 @@
 
 mod floors;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
+use peer_table::WallTime;
 use peer_table::contract::{AlarmKind, merged_all, merged_word, via_word};
 use peer_table::feed::Via;
 use peer_table::table::Merged;
@@ -12,9 +14,11 @@ use prometheus::{
     Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
+use tokio::time::Instant;
 use udht_process::ProcessMetrics;
 
 pub use self::floors::{FloorsFigures, FloorsMetrics};
+use crate::owner::wall_now;
 use crate::store::{Change, StoreError};
 
 /// All metrics of one manager.
@@ -52,7 +56,11 @@ pub struct Metrics {
     /// Of floors and replicas.
     pub floors: FloorsMetrics,
     alarms: IntGaugeVec,
-    commit_failed: Mutex<Option<String>>,
+    /// What the store said when a commit failed last, and when that was.
+    commit_failed: Mutex<Option<(String, Instant)>>,
+    /// When somebody last had to wait for a place or was turned away, in milliseconds of the wall
+    /// clock; 0 if nobody was.
+    crowded_ms: AtomicU64,
     process: ProcessMetrics,
 }
 
@@ -68,6 +76,8 @@ pub const WRITE_RESULTS: [&str; 8] = [
     "unavailable",
 ];
 const COMMIT: &str = "commit";
+/// How long after a commit that failed it counts as failing, though others are done.
+pub const FAILS_FOR: Duration = Duration::from_secs(10);
 const STORE_OPERATIONS: [&str; 3] = ["scan", "read", COMMIT];
 const SECONDS: [f64; 12] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0,
@@ -161,6 +171,7 @@ impl Metrics {
             floors: FloorsMetrics::new(&registry)?,
             alarms: registered!(alarms()),
             commit_failed: Mutex::default(),
+            crowded_ms: AtomicU64::new(0),
             process: ProcessMetrics {
                 cpu_seconds: registered!(Counter::new(
                     "udht_manager_cpu_seconds_total",
@@ -228,19 +239,41 @@ impl Metrics {
             self.store_errors.with_label_values(&[operation]).inc();
         }
         if operation == COMMIT {
-            *self.last_commit() = result.as_ref().err().map(ToString::to_string);
+            let mut failed = self.last_failure();
+            match &result {
+                Err(error) => *failed = Some((error.to_string(), Instant::now())),
+                // Where room runs out, what is small still passes now and then.
+                Ok(_)
+                    if failed
+                        .as_ref()
+                        .is_some_and(|(_, at)| at.elapsed() < FAILS_FOR) => {}
+                Ok(_) => *failed = None,
+            }
         }
         result
     }
 
-    fn last_commit(&self) -> MutexGuard<'_, Option<String>> {
+    fn last_failure(&self) -> MutexGuard<'_, Option<(String, Instant)>> {
         let last = self.commit_failed.lock();
         last.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the store said when the last commit failed; `None` if it did not.
+    /// What the store said when a commit failed, until one is done [`FAILS_FOR`] later.
     pub fn commit_failed(&self) -> Option<String> {
-        self.last_commit().clone()
+        let failed = self.last_failure();
+        failed.as_ref().map(|(problem, _)| problem.clone())
+    }
+
+    /// Notes that somebody has to wait, or is turned away.
+    pub fn note_crowd(&self) {
+        let now = wall_now().as_millis();
+        self.crowded_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// When that last was, if it ever was.
+    pub fn crowded(&self) -> Option<WallTime> {
+        let at_ms = self.crowded_ms.load(Ordering::Relaxed);
+        (at_ms > 0).then(|| WallTime::from_millis(at_ms))
     }
 
     /// Shows of each alarm whether it stands.

@@ -22,7 +22,7 @@ mod task;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -264,9 +264,6 @@ struct Shared {
     began: Instant,
     /// That others contradict this machine's clock, while they do.
     contradicted: Mutex<Option<Contradicted>>,
-    /// When somebody last had to wait for a place in the queue, in milliseconds of the wall clock;
-    /// 0 if nobody had.
-    crowded_ms: AtomicU64,
     table_name: TableName,
     /// Taken before `current` where both are.
     history: Mutex<History>,
@@ -396,7 +393,6 @@ pub async fn open(
         mutual: Mutual::default(),
         began: Instant::now(),
         contradicted: Mutex::default(),
-        crowded_ms: AtomicU64::new(0),
         table_name,
         history: Mutex::new(History::new(&fingerprint_key)),
         recent: Recent::new(&fingerprint_key),

@@ -90,7 +90,8 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let stopping = CancellationToken::new();
     let (listener, address) = listen_on(listen.get()).await?;
     let (router, routers) = watch::channel(server::loading(Arc::clone(&metrics)));
-    let served = tokio::spawn(server::run(listener, routers, stopping.clone()));
+    let served = server::run(listener, routers, Arc::clone(&metrics), stopping.clone());
+    let served = tokio::spawn(served);
     let config = OwnerConfig {
         cluster,
         limits: Limits {
@@ -117,6 +118,9 @@ async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let mut task = tokio::spawn(task.run());
     settle(&owner, identity, &stopping).await?;
     let app = App::new(owner.clone(), metrics, stopping.clone());
+    let looking = app.clone().keep_looking();
+    let looking = stopping.clone().run_until_cancelled_owned(looking);
+    tokio::spawn(looking);
     drop(router.send_replace(server::app(app)));
     let (live, tombstones) = owner.counts();
     let opening = owner.opening();

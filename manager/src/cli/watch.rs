@@ -56,14 +56,15 @@ struct Event {
     revision: Option<String>,
     peer: Option<Peer>,
     peer_id: Option<String>,
+    reason: Option<String>,
 }
 
 /// How a connection ended that did not fail.
 enum End {
     /// It just ended, or the manager is shutting down.
     Closed,
-    /// The reader was too slow.
-    TooSlow,
+    /// Changes were missed, and why.
+    Missed(&'static str),
 }
 
 impl WatchArgs {
@@ -87,7 +88,7 @@ impl WatchArgs {
         loop {
             let missed = match watch.go_on(console) {
                 Ok(End::Closed) => None,
-                Ok(End::TooSlow) => Some("this program was too slow to take them".to_owned()),
+                Ok(End::Missed(why)) => Some(why.to_owned()),
                 Err(Failure::Refused(refusal)) if refusal.status == 410 => {
                     Some(refusal.detail().to_owned())
                 }
@@ -161,7 +162,13 @@ impl Watch<'_> {
                 console.note("Connected again.");
             }
             match event.kind.as_str() {
-                "gone" => return Ok(End::TooSlow),
+                "gone" => {
+                    return Ok(End::Missed(match event.reason.as_deref() {
+                        Some("reopened") => "the manager's store was opened anew, or started over",
+                        // An earlier manager does not say.
+                        _ => "this program was too slow to take them",
+                    }));
+                }
                 "end" => {
                     self.token = event.revision.or(self.token.take());
                     return Ok(End::Closed);
@@ -371,6 +378,10 @@ contact    p1  seen 2026-01-31T08:00:00.000Z
         for gone in [
             problem(410, "the token is too old.", ""),
             stream(&[event("gone", "")], true),
+            stream(
+                &["{\"type\":\"gone\",\"reason\":\"reopened\"}\n".to_owned()],
+                true,
+            ),
         ] {
             let list = chunked(&[PEER, "\n"], true);
             let canned = Canned::new([gone, problem(503, "busy", ""), list, fatal()]);

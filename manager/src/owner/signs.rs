@@ -1,10 +1,9 @@
 //! What there is to be seen of the owner that somebody may have to be told.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
+use peer_table::OriginId;
 use peer_table::floors::{Floors, HeldBack};
-use peer_table::{OriginId, WallTime};
 
 use super::{Owner, wall_now};
 use crate::alarms::{Holder, Replica, Signs};
@@ -32,15 +31,13 @@ impl Holder {
 impl Owner {
     /// Notes that somebody has to wait, or is turned away.
     pub fn note_crowd(&self) {
-        let now = wall_now().as_millis();
-        self.shared.crowded_ms.store(now, Ordering::Relaxed);
+        self.shared.metrics.note_crowd();
     }
 
     /// What is to be seen now. The store is not asked, and no record is looked at.
     pub fn signs(&self) -> Signs {
         let shared = &self.shared;
         let tending = shared.tending();
-        let crowded_ms = shared.crowded_ms.load(Ordering::Relaxed);
         let current = shared.current();
         let (table, floors) = (&current.table, current.table.floors());
         let mutual = shared.mutual.list(floors, wall_now()).into_iter();
@@ -48,7 +45,7 @@ impl Owner {
         Signs {
             store_fails: None,
             commit_failed: shared.metrics.commit_failed(),
-            crowded: (crowded_ms > 0).then(|| WallTime::from_millis(crowded_ms)),
+            crowded: shared.metrics.crowded(),
             rows: table.live() + table.tombstones(),
             rows_max: shared.limits.records_max,
             clock_off: shared.clock_off(),

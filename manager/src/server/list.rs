@@ -81,7 +81,7 @@ impl FromQuery for ListQuery {
 /// `Accept: text/event-stream` (each with its revision as `id`, so that `Last-Event-ID` resumes),
 /// and as a line otherwise. Without `since` it begins now, with `start`. With a filter, a change
 /// that leaves a peer outside of it is `unmatched`. A heartbeat comes every 15 seconds. After `gone`
-/// (the reader was too slow) and after status 410, list again.
+/// (the reader was too slow, or the store was opened anew) and after status 410, list again.
 #[utoipa::path(
     get, path = "/v1/peers", tag = "peers", operation_id = "listPeers", params(FilterQuery, ListQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "Taken as `since` of a watch."),

@@ -1,7 +1,7 @@
 //! The accept loop: connections within a bound, each within bounds of time, and a graceful end.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,17 +10,19 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use udht_tell::chain;
 
-/// Connections at the most; more wait to be accepted.
-pub(super) const CONNECTIONS_MAX: usize = 1_024;
+use super::places::Places;
+use crate::metrics::Metrics;
+
+/// Connections at the most. One more waits until one of the oldest has ended, which are asked to.
+pub(super) const CONNECTIONS_MAX: u32 = 1_024;
 /// How long requests that are under way may take at the end.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// How long a client may take for the head of a request, and so how long an idle connection stays.
@@ -33,32 +35,37 @@ const BUFFER_BYTES: usize = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves the router that `app` holds, until `stopping` is cancelled; then answers what is under
-/// way, for [`GRACE`] at the most.
-pub async fn run(listener: TcpListener, app: watch::Receiver<Router>, stopping: CancellationToken) {
-    run_with(listener, app, stopping, CONNECTIONS_MAX).await;
+/// way, for [`GRACE`] at the most. `metrics` hear of it where there are too many connections.
+pub async fn run(
+    listener: TcpListener,
+    app: watch::Receiver<Router>,
+    metrics: Arc<Metrics>,
+    stopping: CancellationToken,
+) {
+    run_with(listener, app, metrics, stopping, CONNECTIONS_MAX).await;
 }
 
 async fn run_with(
     listener: TcpListener,
     app: watch::Receiver<Router>,
+    metrics: Arc<Metrics>,
     stopping: CancellationToken,
-    connections_max: usize,
+    connections_max: u32,
 ) {
-    let free = Arc::new(Semaphore::new(connections_max));
-    let graceful = GracefulShutdown::new();
+    let places = Places::new(connections_max, metrics);
     // Cuts off what is still open when this is over.
     let cut_off = CancellationToken::new();
     let _cuts_off = cut_off.clone().drop_guard();
     loop {
         let accepted = async {
-            let place = Arc::clone(&free).acquire_owned().await;
-            (place, listener.accept().await)
+            let (stream, _) = listener.accept().await?;
+            Ok::<_, io::Error>((places.take().await, stream))
         };
         let (place, stream) = tokio::select! {
             biased;
             () = stopping.cancelled() => break,
-            (place, accepted) = accepted => match accepted {
-                Ok((stream, _)) => (place, stream),
+            accepted = accepted => match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "a connection cannot be accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -78,21 +85,26 @@ async fn run_with(
             .header_read_timeout(HEAD_PATIENCE)
             .max_buf_size(BUFFER_BYTES)
             .serve_connection(TokioIo::new(Impatient::new(stream)), service);
-        let connection = graceful.watch(connection);
         let cut_off = cut_off.child_token();
         tokio::spawn(async move {
-            let _place = place;
+            let served = async {
+                let mut connection = pin!(connection);
+                tokio::select! {
+                    served = &mut connection => return served,
+                    () = place.asked_to_end() => {}
+                }
+                // At once if it is idle, else with the answer that is under way.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            };
             // A client that goes away or is too slow is no news.
-            if let Some(Err(error)) = cut_off.run_until_cancelled(connection).await {
+            if let Some(Err(error)) = cut_off.run_until_cancelled(served).await {
                 tracing::debug!(error = chain(&error), "a connection broke");
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(GRACE, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    if timeout(GRACE, places.end()).await.is_err() {
         tracing::warn!("some requests were not done in time and are cut off");
     }
 }
@@ -184,7 +196,7 @@ mod tests {
     use bytes::Bytes;
     use futures_util::stream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::sync::mpsc;
+    use tokio::sync::{Semaphore, mpsc};
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -195,17 +207,26 @@ mod tests {
         address: std::net::SocketAddr,
         stopping: CancellationToken,
         router: watch::Sender<Router>,
+        metrics: Arc<Metrics>,
         task: JoinHandle<()>,
     }
 
     impl Server {
-        async fn start(router: Router, connections_max: usize) -> Self {
+        async fn start(router: Router, connections_max: u32) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let stopping = CancellationToken::new();
             let (router, app) = watch::channel(router);
-            let task = tokio::spawn(run_with(listener, app, stopping.clone(), connections_max));
+            let metrics = Arc::new(Metrics::new().unwrap());
+            let task = tokio::spawn(run_with(
+                listener,
+                app,
+                Arc::clone(&metrics),
+                stopping.clone(),
+                connections_max,
+            ));
             Self {
+                metrics,
                 address,
                 stopping,
                 router,
@@ -286,21 +307,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_connection_too_many_waits_for_a_place() {
-        let server = Server::start(saying("served"), 1).await;
-        let mut first = server.connect().await;
-        first.write_all(HEAD).await.unwrap();
-        expect(&mut first, "served").await;
+    async fn one_connection_too_many_has_the_place_of_one_that_is_idle() {
+        let server = Server::start(saying("served"), 2).await;
+        let mut used = server.connect().await;
+        used.write_all(HEAD).await.unwrap();
+        expect(&mut used, "served").await;
+        let mut unused = server.connect().await;
+        assert_eq!(server.metrics.crowded(), None);
+        let mut third = server.connect().await;
+        third.write_all(HEAD).await.unwrap();
+        expect(&mut third, "served").await;
+        expect_end(&mut used).await;
+        expect_end(&mut unused).await;
+        assert_ne!(server.metrics.crowded(), None);
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_waits_for_what_is_under_way() {
+        let (begun, mut begins) = mpsc::channel::<()>(1);
+        let release = Arc::new(Semaphore::new(0));
+        let held = Arc::clone(&release);
+        let slow = get(async move || {
+            begun.send(()).await.unwrap();
+            held.acquire().await.unwrap().forget();
+            "done"
+        });
+        let server = Server::start(saying("served").route("/slow", slow), 1).await;
+        let mut busy = server.connect().await;
+        let request = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        busy.write_all(request).await.unwrap();
+        begins.recv().await.unwrap();
         let mut second = server.connect().await;
         second.write_all(HEAD).await.unwrap();
-        // The first is served again, although the second asked before.
-        first.write_all(HEAD).await.unwrap();
-        expect(&mut first, "served").await;
+        while server.metrics.crowded().is_none() {
+            tokio::task::yield_now().await;
+        }
         let mut nothing = [0];
         let unanswered = second.try_read(&mut nothing).unwrap_err();
         assert_eq!(unanswered.kind(), io::ErrorKind::WouldBlock);
-        drop(first);
+        release.add_permits(1);
+        expect(&mut busy, "done").await;
         expect(&mut second, "served").await;
+        expect_end(&mut busy).await;
     }
 
     #[tokio::test(start_paused = true)]

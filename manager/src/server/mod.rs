@@ -15,6 +15,7 @@ mod media;
 mod openapi;
 mod page;
 mod peers;
+mod places;
 mod problem;
 mod query;
 mod replicas;

@@ -11,7 +11,7 @@ use peer_table::WallTime;
 use peer_table::contract::{Alarm, AlarmKind, Event, PeerStanding, Report, ReportAnswer, lacking};
 use peer_table::peers::{Peer, rfc3339};
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use utoipa::ToSchema;
 
 use super::App;
@@ -25,6 +25,9 @@ use crate::owner::wall_now;
 const EVENTS_MAX: usize = 200;
 /// How long whoever looks waits for the store, which may hang. Sync gives the whole answer 2 s.
 const STORE_WAIT: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether sync is silent, and at all else while it is.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 
 /// What is known of this pod beside its table.
 #[derive(Debug)]
@@ -162,6 +165,21 @@ impl App {
             tracing::info!(alarm = it.alarm.word(), since = it.since, "an alarm ends");
         }
         alarms
+    }
+
+    /// Looks by itself while sync is silent, whose reports it otherwise looks at. It never ends.
+    pub async fn keep_looking(self) {
+        loop {
+            sleep(LOOK_PAUSE).await;
+            let is_silent = {
+                let said = self.board.said();
+                let reported = said.reported.as_ref();
+                reported.is_some_and(|it| it.is_stale(wall_now()))
+            };
+            if is_silent {
+                self.look().await;
+            }
+        }
     }
 
     /// Name and address in the own record, as far as it can be read now.

@@ -80,8 +80,21 @@ pub(super) enum Event<'a> {
         /// The last revision; the next manager begins its own.
         revision: String,
     },
-    /// The reader was too slow, and changes were left out: list again.
-    Gone,
+    /// Changes were left out: list again.
+    Gone {
+        /// Why.
+        reason: GoneReason,
+    },
+}
+
+/// Why a watch cannot go on.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum GoneReason {
+    /// The reader was too slow to take them.
+    TooSlow,
+    /// The store was opened anew, or this replica started over: what changed by that is not known.
+    Reopened,
 }
 
 /// Answers with a watch of the peers that match `filter`, from `since` or from now.
@@ -207,7 +220,13 @@ impl Watch {
     fn write_changes(&mut self, text: &mut Vec<u8>) -> bool {
         let Ok(changes) = self.owner.changes_since(self.at, PART_CHANGES) else {
             self.stage = Stage::End;
-            self.write(text, |_| Event::Gone);
+            let is_slow = self.owner.revision().is_of_opening_of(self.at);
+            let reason = if is_slow {
+                GoneReason::TooSlow
+            } else {
+                GoneReason::Reopened
+            };
+            self.write(text, |_| Event::Gone { reason });
             return true;
         };
         let any = !changes.is_empty();
@@ -274,7 +293,7 @@ impl Event<'_> {
             Self::Unmatched { .. } => "unmatched",
             Self::Heartbeat { .. } => "heartbeat",
             Self::End { .. } => "end",
-            Self::Gone => "gone",
+            Self::Gone { .. } => "gone",
         }
     }
 }

@@ -15,6 +15,13 @@ pub struct Revision {
     counter: u64,
 }
 
+impl Revision {
+    /// Whether both are of one opening of the store: else nothing that came between is known.
+    pub const fn is_of_opening_of(self, other: Self) -> bool {
+        self.epoch == other.epoch
+    }
+}
+
 /// A text that is no revision.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("not a revision as this service gives them out")]

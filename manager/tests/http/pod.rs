@@ -131,7 +131,8 @@ async fn who_watches_lists_again_after_a_binding() {
     let mut feed = manager.get("/v1/sync/feed").open().await;
     feed.part().await.unwrap().unwrap();
     send(&manager, AUTHORITY, &to(1)).expect(200).await;
-    assert_eq!(watch.line().await.unwrap()["type"], "gone");
+    let gone = json!({"type": "gone", "reason": "reopened"});
+    assert_eq!(watch.line().await.unwrap(), gone);
     assert!(watch.line().await.is_none() && feed.part().await.is_none());
     let path = format!("/v1/peers?watch=true&since={since}");
     manager.get(&path).expect(410).await;

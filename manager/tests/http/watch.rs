@@ -224,7 +224,10 @@ async fn a_reader_who_is_too_slow_is_told_to_list_again() {
         .post("/v1/table?end=optional")
         .header("content-type", "application/x-ndjson");
     import.body(lines).expect(200).await;
-    assert_eq!(watch.line().await.unwrap(), json!({"type": "gone"}));
+    assert_eq!(
+        watch.line().await.unwrap(),
+        json!({"type": "gone", "reason": "too_slow"})
+    );
     assert!(watch.line().await.is_none());
 }
 

@@ -5,6 +5,8 @@ import { Problem, lines } from "./calls.js";
 /** Peers that are held at the most, so that a browser's memory is bounded. */
 export const HELD_MAX = 250_000;
 const AGAIN_MS = 2_000;
+/** Why a watch could not go on, by the word in its last event. */
+const GONE = { too_slow: "The page was too slow for the watch", reopened: "The store was opened anew" };
 
 /** Tells by `change` that peers changed and by `state` how it is with the list itself. */
 export class Directory extends EventTarget {
@@ -73,7 +75,7 @@ export class Directory extends EventTarget {
     for await (const { values } of lines(`/v1/peers?watch=true&since=${encodeURIComponent(since)}`)) {
       let isChanged = false;
       for (const event of values) {
-        if (event.type === "gone") throw new Problem(410, "The page was too slow for the watch");
+        if (event.type === "gone") throw new Problem(410, GONE[event.reason] ?? GONE.too_slow);
         if (event.type === "delete") {
           isChanged = this.peers.delete(event.peer_id) || isChanged;
         } else if (event.peer && this.#isHeld(event.peer.peer_id)) {
