@@ -4,10 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peer_exchange::Outcomes;
 use peer_exchange::book::next_delay;
-use peer_table::contract::merged_word;
-use peer_table::table::Merged;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::Node;
@@ -21,9 +18,9 @@ const BURDEN_MAX: u32 = 16;
 /// Exchanges with one random peer after the other, one at a time, until `stop`; the exchange that
 /// is under way then is finished, within the bounds.
 ///
-/// Where there is something to find (at the start, and whenever pushes were [`Missed`]) they follow
-/// one another briskly until one brings no news to either side: so that pods that start together, or
-/// were parted, soon have it all.
+/// Where there is something to find (at the start, and whenever an exchange brought what pushes had
+/// [`Missed`]) the next one follows briskly: so that pods that start together, or were parted, soon have
+/// it all.
 ///
 /// Where records are refused (a table is full, a clock is off), the next exchange would ship them
 /// again: the rounds then fall apart, each twice as far as the one before.
@@ -48,8 +45,8 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
                     let moved = report.moved;
                     let is_refused = moved.merged_here.refused() + moved.merged_there.refused() > 0;
                     burden = if is_refused { (burden + 1).min(BURDEN_MAX) } else { 0 };
-                    brisk &= is_news(&moved.merged_here) || is_news(&moved.merged_there);
-                    brisk &= !is_refused;
+                    // What was missed until now has said so; the rest is still being pushed.
+                    brisk = false;
                 }
             }
             () = stopped_for(&stop, node.bounds.drain) => {
@@ -58,11 +55,6 @@ pub async fn run(node: Arc<Node>, stop: CancellationToken) {
             }
         }
     }
-}
-
-/// Whether records were taken for what they say; a contact alone is no news.
-fn is_news(merged: &Outcomes) -> bool {
-    merged.of(merged_word(Merged::Applied)) > 0
 }
 
 /// The interval after so many rounds in a row that had something refused.

@@ -356,7 +356,7 @@ impl Work {
         let now = wall_now();
         let mut current = self.shared.change();
         for (key, entry) in records {
-            if let Err(error) = current.table.load(key.clone(), entry, now) {
+            if let Err(error) = current.table.load(key, entry, now) {
                 tracing::warn!(peer_id = %key, %error, "a stored record is none of this table");
             }
         }

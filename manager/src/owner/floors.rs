@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peer_table::contract::{State, StateRequest, WireHorizon};
 use peer_table::floors::{
-    Evidence, Fence, Floors, HeldBack, Joined, Me, Publication, Replicas, Snapshot, Tended,
+    Evidence, Fence, Floors, HeldBack, Joined, Me, Publication, Replicas, Snapshot,
 };
 use peer_table::opening::Opening;
 use peer_table::table::{Changes, SessionId};
@@ -374,24 +374,6 @@ impl Work {
             let tended = floors.tend(evidence, &me, shared.ages, table_says, clock, now);
             (floors, tended)
         };
-        let Tended {
-            publication,
-            fenced,
-            collectable,
-            ..
-        } = &tended;
-        for (id, fence) in fenced {
-            let word = fence.word();
-            shared
-                .metrics
-                .floors
-                .fences
-                .with_label_values(&[word])
-                .inc();
-            tracing::warn!(origin = %id, reason = word, "a replica will write no more");
-        }
-        let collectable = *collectable;
-        let publication = publication.clone();
         shared.set_tending(Tending {
             has_strangers: evidence.has_strangers,
             is_braked: evidence.is_braked,
@@ -401,10 +383,20 @@ impl Work {
         if floors != *shared.current().table.floors() {
             self.store_floors(floors).await?;
         }
-        self.collect(collectable).await?;
+        for (id, fence) in &tended.fenced {
+            let word = fence.word();
+            shared
+                .metrics
+                .floors
+                .fences
+                .with_label_values(&[word])
+                .inc();
+            tracing::warn!(origin = %id, reason = word, "a replica will write no more");
+        }
+        self.collect(tended.collectable).await?;
         self.publish_figures();
         shared.publish_floors();
-        Ok(publication)
+        Ok(tended.publication)
     }
 
     /// Has the tombstones leave that may, up to this reading. The floors are stored.

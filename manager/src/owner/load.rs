@@ -145,7 +145,7 @@ fn record(
 ) -> Result<Reading, String> {
     match (Key::from_bytes(key), Stored::from_value(value)) {
         (Ok(key), Stored::Entry(entry)) => {
-            let taken = loading.record(key, &entry, now);
+            let taken = loading.record(&key, &entry, now);
             taken.map_err(|invalid| invalid.to_string())?;
             Ok(entry.version.reading)
         }

@@ -110,7 +110,7 @@ mod tests {
             floors: peer_table::floors::Floors::new(OriginId::from_bytes([1; 16])),
         });
         let now = WallTime::from_millis(1);
-        table.load(key.clone(), entry, now).unwrap();
+        table.load(key, entry, now).unwrap();
         *table.row(key).unwrap()
     }
 

@@ -267,7 +267,7 @@ impl Work {
         let mut current = shared.change();
         for (key, stored) in wrong {
             let is_there = match stored {
-                Some(entry) => current.table.load(key.clone(), &entry, now).is_ok(),
+                Some(entry) => current.table.load(&key, &entry, now).is_ok(),
                 None => false,
             };
             if !is_there {

@@ -226,10 +226,10 @@ mod tests {
                 connections_max,
             ));
             Self {
-                metrics,
                 address,
                 stopping,
                 router,
+                metrics,
                 task,
             }
         }

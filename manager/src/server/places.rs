@@ -53,29 +53,9 @@ impl Places {
     /// A place for one more. Where there is none, the oldest are asked to end: clients that keep many
     /// connections open and do nothing by them shut nobody out.
     pub(super) async fn take(self: &Arc<Self>) -> Place {
-        let mut is_crowded = false;
-        let free = loop {
-            let free = Arc::clone(&self.free);
-            let free = match free.try_acquire_owned() {
-                Ok(free) => Some(free),
-                Err(_) => {
-                    if !is_crowded {
-                        is_crowded = true;
-                        tracing::warn!(
-                            connections = self.max,
-                            "all connections are taken: the oldest make room"
-                        );
-                    }
-                    self.metrics.note_crowd();
-                    self.ask_oldest();
-                    let free = Arc::clone(&self.free).acquire_owned();
-                    // It is never closed.
-                    timeout(ASKED_PAUSE, free).await.ok().and_then(Result::ok)
-                }
-            };
-            if let Some(free) = free {
-                break free;
-            }
+        let free = match Arc::clone(&self.free).try_acquire_owned() {
+            Ok(free) => free,
+            Err(_) => self.make_room().await,
         };
         let ask = CancellationToken::new();
         let mut open = self.open();
@@ -88,6 +68,22 @@ impl Places {
             number,
             ask,
             _free: free,
+        }
+    }
+
+    async fn make_room(&self) -> OwnedSemaphorePermit {
+        tracing::warn!(
+            connections = self.max,
+            "all connections are taken: the oldest make room"
+        );
+        loop {
+            self.metrics.note_crowd();
+            self.ask_oldest();
+            let free = Arc::clone(&self.free).acquire_owned();
+            // It is never closed.
+            if let Ok(Ok(free)) = timeout(ASKED_PAUSE, free).await {
+                return free;
+            }
         }
     }
 

@@ -163,10 +163,10 @@ impl Table {
     /// Takes in a record that the store already holds, as it holds another than was thought: no limit,
     /// clock or feed takes part. Refuses what is no content of this table; a peer may bring that again.
     /// A whole table is read by way of [`Loading`].
-    pub fn load(&mut self, key: Key, entry: &Entry, now: WallTime) -> Result<(), InvalidContent> {
-        self.check_loaded(&key, entry)?;
+    pub fn load(&mut self, key: &Key, entry: &Entry, now: WallTime) -> Result<(), InvalidContent> {
+        self.check_loaded(key, entry)?;
         self.floors.heard(entry.version, now);
-        self.set(&key, entry);
+        self.set(key, entry);
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use peer_table::contract::{merged_from_code, merged_word};
+use peer_table::contract::{merged_code, merged_from_code, merged_word};
+use peer_table::table::Merged;
 
 /// The word for an outcome that only a newer release knows.
 pub const UNKNOWN: &str = "unknown";
@@ -56,6 +57,13 @@ fn word(code: u8) -> &'static str {
     }
 }
 
+/// Whether a record of which that became is of no use to anybody else either: it was refused, or what
+/// is known here of deletions and of ends says that it is over.
+pub(crate) fn is_over(code: u8) -> bool {
+    let over = [Merged::Ghost, Merged::Collected, Merged::Fenced];
+    is_refused(code) || over.map(merged_code).contains(&code)
+}
+
 /// Whether the byte of an outcome says that the record was refused.
 pub(crate) const fn is_refused(code: u8) -> bool {
     code >= REFUSED_FROM
@@ -63,8 +71,7 @@ pub(crate) const fn is_refused(code: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use peer_table::contract::{merged_all, merged_code};
-    use peer_table::table::Merged;
+    use peer_table::contract::merged_all;
 
     use super::*;
 
@@ -86,6 +93,12 @@ mod tests {
         for merged in merged_all() {
             let refused = matches!(merged, Merged::Refused(_));
             assert_eq!(is_refused(merged_code(merged)), refused, "{merged:?}");
+            let is_dead = matches!(merged, Merged::Ghost | Merged::Collected | Merged::Fenced);
+            assert_eq!(
+                is_over(merged_code(merged)),
+                refused || is_dead,
+                "{merged:?}"
+            );
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::message::{
     self, Answer, Ask, AskFingerprints, AskSymbols, Hello, Open, Opened, Push, Pushed, Request,
     Response, SYMBOLS_MAX, Swap, Swapped, Symbols, WANTED_MAX, count_symbols,
 };
-use crate::outcomes::{Outcomes, is_refused};
+use crate::outcomes::{Outcomes, is_over};
 use crate::push::{PassOn, Position, Scope};
 use crate::versions;
 
@@ -346,7 +346,7 @@ impl<O: Own> Responder<'_, O> {
             up_to: Position(push.up_to),
             origin: (push.origin != 0).then_some(Position(push.origin)),
         };
-        let mut kept = pushed.outcomes.iter().map(|code| !is_refused(*code));
+        let mut kept = pushed.outcomes.iter().map(|code| !is_over(*code));
         batch.records.retain(|_| kept.next().unwrap_or(false));
         let is_news = !batch.records.is_empty() || push.replicas.is_some();
         if scope.places() > 0 && is_news {

@@ -14,7 +14,7 @@ use super::state::{Authority, Stage, until};
 use super::trouble::{Trouble, Troubles};
 use super::{Rules, SIGNER_LEFT, SIGNER_LIFETIME, issue};
 use crate::node::Node;
-use crate::wall;
+use crate::wall::{self, Stopwatch};
 
 /// What was read of the Secret, or the wish to read it anew.
 type Seen = Option<Box<Secret>>;
@@ -51,8 +51,15 @@ impl<'a> Following<'a> {
     pub(super) async fn follow(&self) {
         let mut failures = 0;
         loop {
+            let watched = Stopwatch::start();
             match self.look_and_watch().await {
-                Ok(()) => failures = 0,
+                Ok(()) => {
+                    failures = 0;
+                    // Whatever ends each watch at once is not asked in circles.
+                    if watched.elapsed() < self.secret.bounds().pause {
+                        tokio::time::sleep(self.pause(failures)).await;
+                    }
+                }
                 Err(trouble) => {
                     self.troubles.note(&trouble);
                     failures += 1;

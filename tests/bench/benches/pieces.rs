@@ -64,7 +64,7 @@ fn empty() -> Table {
 fn of_size(records: usize) -> Table {
     let mut table = empty();
     for (key, entry) in Records::new(1).take(records) {
-        table.load(key, &entry, NOW).expect("a record");
+        table.load(&key, &entry, NOW).expect("a record");
     }
     table
 }
@@ -113,7 +113,7 @@ fn load(bencher: Bencher, size: usize) {
         .with_inputs(|| (empty(), Records::new(1).take(size).collect::<Vec<_>>()))
         .bench_local_values(|(mut table, records)| {
             for (key, entry) in records {
-                table.load(key, &entry, NOW).expect("a record");
+                table.load(&key, &entry, NOW).expect("a record");
             }
             table
         });

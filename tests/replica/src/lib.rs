@@ -161,7 +161,7 @@ impl Replica {
     pub fn load<'a>(&self, records: impl IntoIterator<Item = &'a (Key, Entry)>) {
         let mut held = self.held();
         for (key, entry) in records {
-            held.table.load(key.clone(), entry, NOW).unwrap();
+            held.table.load(key, entry, NOW).unwrap();
             held.entries.insert(key.clone(), entry.clone());
         }
     }

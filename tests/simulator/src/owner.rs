@@ -171,7 +171,7 @@ async fn open(sim: &Sim, pod: usize) {
         loading.lose();
     }
     for (key, entry) in it.store.scan() {
-        match loading.record(key, &entry, now) {
+        match loading.record(&key, &entry, now) {
             Ok(()) => highest = highest.max(entry.version.reading),
             Err(_) => invalid += 1,
         }

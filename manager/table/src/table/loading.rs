@@ -28,17 +28,22 @@ impl Loading {
 
     /// Takes in a record; of one that comes again the last stays. Refuses what is no content of this
     /// table, which is then lost.
-    pub fn record(&mut self, key: Key, entry: &Entry, now: WallTime) -> Result<(), InvalidContent> {
-        if let Err(invalid) = self.table.check_loaded(&key, entry) {
+    pub fn record(
+        &mut self,
+        key: &Key,
+        entry: &Entry,
+        now: WallTime,
+    ) -> Result<(), InvalidContent> {
+        if let Err(invalid) = self.table.check_loaded(key, entry) {
             self.lose();
             return Err(invalid);
         }
         self.table.floors.heard(entry.version, now);
-        let row = self.table.row_of(&key, entry);
+        let row = self.table.row_of(key, entry);
         if let Some(old) = self.index.insert(key.clone(), row) {
-            self.table.unlink(&key, old);
+            self.table.unlink(key, old);
         }
-        self.table.link(&key, &row);
+        self.table.link(key, &row);
         Ok(())
     }
 

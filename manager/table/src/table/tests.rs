@@ -96,7 +96,7 @@ impl Replica {
         let key = self.table.fingerprint_key.clone();
         let mut loading = Loading::new(spec_under(key, self.table.limits()), self.store.len());
         for (key, entry) in &self.store {
-            loading.record(key.clone(), entry, NOW).unwrap();
+            loading.record(key, entry, NOW).unwrap();
         }
         assert_same(&self.table, &loading.finish());
         let live = self.store.values().filter(|entry| entry.is_live()).count();
@@ -316,7 +316,7 @@ fn a_record_that_is_too_large_or_no_content_is_refused_from_either_side() {
     assert!(
         replica
             .table
-            .load(id("a"), &remote(1, Some(b"bad"), 0), NOW)
+            .load(&id("a"), &remote(1, Some(b"bad"), 0), NOW)
             .is_err()
     );
     assert_eq!(replica.table.digest(), table_with(limits).digest());
@@ -494,12 +494,12 @@ fn a_table_is_read_in_any_order_and_what_comes_again_counts_once() {
     let mut loading = Loading::new(spec_under(key, Limits::default()), 3);
     let mut one_by_one = table_with(Limits::default());
     for (key, entry) in records {
-        loading.record(id(key), &entry, NOW).unwrap();
-        one_by_one.load(id(key), &entry, NOW).unwrap();
+        loading.record(&id(key), &entry, NOW).unwrap();
+        one_by_one.load(&id(key), &entry, NOW).unwrap();
     }
     let bad = remote(1, Some(b"bad"), 0);
-    assert!(loading.record(id("bad"), &bad, NOW).is_err());
-    assert!(one_by_one.load(id("bad"), &bad, NOW).is_err());
+    assert!(loading.record(&id("bad"), &bad, NOW).is_err());
+    assert!(one_by_one.load(&id("bad"), &bad, NOW).is_err());
     let table = loading.finish();
     assert_same(&table, &one_by_one);
     assert_eq!((table.live(), table.tombstones()), (2, 2));

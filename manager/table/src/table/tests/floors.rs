@@ -188,7 +188,7 @@ fn a_record_that_is_older_again_gives_way_to_what_it_was() {
     let (older, newer) = (remote(2, Some(b"0"), 0), remote(3, Some(b"1"), 0));
     replica.merge("k", newer.clone());
     replica.cover(5);
-    replica.table.load(id("k"), &older, NOW).unwrap();
+    replica.table.load(&id("k"), &older, NOW).unwrap();
     replica.store.insert(id("k"), older);
     replica.goes_on_without_coverage();
     assert_eq!(replica.merge("k", newer), Merged::Applied);
@@ -200,7 +200,7 @@ fn what_is_lost_as_a_table_is_read_is_covered_no_more() {
     let bad = remote(3, Some(b"bad"), 0);
     let losses: [fn(&mut Loading, &Entry); 2] = [
         |loading, _| loading.lose(),
-        |loading, bad| drop(loading.record(id("k"), bad, NOW)),
+        |loading, bad| drop(loading.record(&id("k"), bad, NOW)),
     ];
     for is_lost in losses {
         let mut floors = Floors::new(OriginId::from_bytes([1; 16]));
@@ -331,7 +331,7 @@ fn loaded<'a>(drawn: impl IntoIterator<Item = &'a Drawn>, floors: &Floors) -> Ta
             },
             ..remote(*ms, content, 0)
         };
-        table.load(id(&format!("k{key}")), &entry, NOW).unwrap();
+        table.load(&id(&format!("k{key}")), &entry, NOW).unwrap();
     }
     table
 }
