@@ -1,6 +1,6 @@
 //! This pod's own record, as it is made at each start and kept while the pod runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use peer_table::peers::{Draft, InvalidField, Peer};
@@ -185,6 +185,7 @@ pub async fn settle(
     let is_own = |entry: &Entry| entry.version.origin == owner.origin();
     let latest = latest.filter(|_| !held.as_ref().is_some_and(is_own));
     let before = latest.cloned().or_else(|| peer.as_ref().map(draft_of));
+    given_once(args).map_err(IdentityError::Invalid)?;
     let Some(wanted) = wanted(args, before, owner.own_labels()) else {
         return Ok(Settled::Missing);
     };
@@ -205,6 +206,25 @@ pub async fn settle(
         Ok(_) => Ok(Settled::Written),
         Err(WriteError::Invalid(invalid)) => Err(IdentityError::Invalid(invalid)),
         Err(refused) => Err(IdentityError::Refused(refused)),
+    }
+}
+
+/// Whether each purpose and each label is given once at the most.
+fn given_once(args: &IdentityArgs) -> Result<(), InvalidField> {
+    let twice = |field: &str, given: &str| InvalidField {
+        field: field.to_owned(),
+        detail: format!("{given} is given twice"),
+    };
+    let mut purposes = BTreeSet::new();
+    let mut ports = args.peer_port.iter().map(|it| &it.purpose);
+    if let Some(purpose) = ports.find(|it| !purposes.insert(*it)) {
+        return Err(twice("--peer-port", purpose));
+    }
+    let mut keys = BTreeSet::new();
+    let mut labels = args.peer_label.iter().map(|it| &it.key);
+    match labels.find(|it| !keys.insert(*it)) {
+        Some(key) => Err(twice("--peer-label", key)),
+        None => Ok(()),
     }
 }
 

@@ -272,6 +272,11 @@ impl Dump {
                     self.end = Some(end.records);
                     return Ok(());
                 }
+                if invalid.field == "end" {
+                    let detail =
+                        "end: must be {\"records\": N}, as the last line of an export has it";
+                    return Err(bad(detail.to_owned()).about("end"));
+                }
                 return Err(Problem::record(line, invalid).into_bad_line(number));
             }
         };

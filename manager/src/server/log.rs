@@ -7,9 +7,9 @@ use axum::extract::{FromRequest, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use peer_table::table::Digest;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use udht_tell::about::{self, About};
-use udht_tell::log::{self, ChangeFilter, FilterInUse};
+use udht_tell::log::{self, ChangeFilter, FilterInUse, LogFilter};
 use utoipa::ToSchema;
 
 use super::App;
@@ -35,7 +35,10 @@ impl<S: Send + Sync> FromRequest<S> for Change {
         let body = body::read(request, BODY_BYTES_MAX).await?;
         serde_json::from_slice(&body).map(Self).map_err(|error| {
             let detail = format!("the body says no filter: {error}");
-            Problem::new(Kind::INVALID_FILTER, detail).about("filter")
+            let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+            let is_filter = LogFilter::deserialize(&said["filter"]).is_ok();
+            let field = if is_filter { "for" } else { "filter" };
+            Problem::new(Kind::INVALID_FILTER, detail).about(field)
         })
     }
 }

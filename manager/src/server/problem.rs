@@ -285,7 +285,9 @@ impl Problem {
                 "{key} is at version {version} now; read it, and write again with the ETag that \
                  you get"
             ),
-            None => format!("there is no peer {key}; leave If-Match out to create it"),
+            None => format!(
+                "there is no peer {key}, whatever If-Match says; a PUT without it makes one"
+            ),
         };
         let mut problem = Self::new(Kind::PRECONDITION_FAILED, detail);
         if let Some(version) = live {

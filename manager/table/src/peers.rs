@@ -194,7 +194,9 @@ impl Filter {
             name, ip, labels, ..
         } = &peer.said;
         self.name.as_ref().is_none_or(|wanted| wanted == name)
-            && self.ip.is_none_or(|wanted| wanted == *ip)
+            && self
+                .ip
+                .is_none_or(|wanted| wanted.to_canonical() == ip.to_canonical())
             && self.labels.iter().all(|(key, wanted)| {
                 let held = labels.iter().find(|(held, _)| held == key);
                 held.is_some_and(|(_, held)| wanted.as_ref().is_none_or(|wanted| wanted == held))

@@ -138,6 +138,14 @@ async fn flags_that_make_no_record_are_refused() {
         matches!(refused, Err(IdentityError::Invalid(_))),
         "{refused:?}"
     );
+    for twice in [
+        args(None, Some("::1"), &["x=1", "x=2"], &[]),
+        args(None, Some("::1"), &[], &["a=1", "a=1"]),
+    ] {
+        let refused = settle(&manager.owner, &twice, None).await.unwrap_err();
+        let text = udht_tell::chain(&refused);
+        assert!(text.ends_with("is given twice"), "{text}");
+    }
     manager.fail_store(true);
     let unavailable = settle(&manager.owner, &args(None, Some("::1"), &[], &[]), None).await;
     assert!(

@@ -45,6 +45,7 @@ async fn a_filter_leaves_what_matches_all_of_it() {
     for (query, expected) in [
         ("name=x", &["p1", "p2"][..]),
         ("ip=10.0.0.1", &["p1", "p3"]),
+        ("ip=::ffff:10.0.0.1", &["p1", "p3"]),
         ("ip=2001:DB8:0::1", &["p2"]),
         ("label=zone=b", &["p2", "p3"]),
         ("label=zone=b&label=app=f&name=y", &["p3"]),

@@ -110,11 +110,11 @@ impl InvalidField {
         }
     }
 
-    /// A body names another id than its path.
-    pub fn fixed_id(path: &Key) -> Self {
+    /// A body names another id than that of the record that it is for.
+    pub fn fixed_id(id: &Key) -> Self {
         Self::new(
             "peer_id",
-            format!("must be {path} as in the path, or be left out"),
+            format!("must be {id}, which this record has, or be left out"),
         )
     }
 }
