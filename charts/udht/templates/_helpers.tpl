@@ -82,3 +82,15 @@ annotations:
 {{- else if and (include "udht.hasClaims" .) (eq .Values.persistence.retention.whenDeleted "Retain") }}true
 {{- end }}
 {{- end }}
+
+{{/* Whether the NetworkPolicy says whom the pods may reach. */}}
+{{- define "udht.isRestricted" -}}
+{{- $policy := .Values.networkPolicy }}
+{{- if and $policy.enabled (eq $policy.egress.mode "auto" | ternary (empty .Values.containers) (eq $policy.egress.mode "restricted")) }}true{{ end }}
+{{- end }}
+
+{{/* The port of an external Redis. */}}
+{{- define "udht.externalPort" -}}
+{{- $named := regexFind ":[0-9]+([/?]|$)" (trimPrefix "redis:" (trimPrefix "rediss:" .Values.external.url)) }}
+{{- .Values.external.port | default (regexFind "[0-9]+" $named) | default 6379 }}
+{{- end }}
