@@ -2,6 +2,10 @@
 {{- define "udht.checks" -}}
 {{- $wrong := list }}
 {{- $external := .Values.external }}
+{{- $name := include "udht.fullname" . }}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" $name) }}
+{{- $wrong = append $wrong (printf "all that the release is made of would have the name %s, and that of a Service begins with a letter and has no dots: name the release otherwise, or set fullnameOverride." $name) }}
+{{- end }}
 {{- if and (eq .Values.tls.mode "secret") (not .Values.tls.secretName) }}
 {{- $wrong = append $wrong "tls.mode is secret, and tls.secretName names none: it is to be a Secret with ca.crt, tls.crt and tls.key." }}
 {{- end }}
