@@ -25,7 +25,9 @@
 {{- if and $external.url $external.urlSecret.name }}
 {{- $wrong = append $wrong "external.url and external.urlSecret.name are both set: which of them is meant?" }}
 {{- end }}
-{{- if contains "@" $external.url }}
+{{- if regexMatch "^rediss?://[^:/@]*@" $external.url }}
+{{- $wrong = append $wrong "external.url names a user without a password: put redis://USER:PASSWORD@HOST into a Secret and name that in external.urlSecret." }}
+{{- else if contains "@" $external.url }}
 {{- $wrong = append $wrong "external.url holds a password, which all would see who may see the pods: put the URL into a Secret and name that in external.urlSecret." }}
 {{- end }}
 {{- if contains "prefix=" $external.url }}
@@ -59,6 +61,9 @@
 {{- if has .name (list "redis" "manager" "sync") }}
 {{- $wrong = append $wrong (printf "%s has one of the name %s, which is that of a sidecar: choose another." $kind .name) }}
 {{- end }}
+{{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" .name) }}
+{{- $wrong = append $wrong (printf "%s has one of the name %q: it is to have 1 to 63 lower-case letters, digits and hyphens, and a hyphen neither first nor last." $kind .name) }}
+{{- end }}
 {{- range .ports }}
 {{- if has (int .containerPort) (list 3002 3003 3004) }}
 {{- $wrong = append $wrong (printf "%s has the port %d, which is that of a sidecar: choose another." $kind (int .containerPort)) }}
@@ -71,7 +76,34 @@
 {{- $wrong = append $wrong (printf "volumes has one of the name %s, which is the chart's: choose another." .name) }}
 {{- end }}
 {{- end }}
+{{- range $kind, $labels := dict "commonLabels" .Values.commonLabels "podLabels" .Values.podLabels "persistence.labels" .Values.persistence.labels }}
+{{- range $key, $ := $labels }}
+{{- if has $key (list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component") }}
+{{- $wrong = append $wrong (printf "%s has %s, by which the pods are found: the chart sets it (see nameOverride)." $kind $key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $key, $image := dict "image.manager" .Values.image.manager "image.sync" .Values.image.sync "redis.image.repository" .Values.redis.image.repository }}
+{{- if regexMatch "[:@][^/]*$" $image }}
+{{- $wrong = append $wrong (printf "%s is %s, with a tag or digest in it: that is for %s." $key $image (hasPrefix "redis" $key | ternary "redis.image.tag" "image.tag")) }}
+{{- end }}
+{{- end }}
+{{- range $program := list "redis" "manager" "sync" }}
+{{- range $kind := list "requests" "limits" }}
+{{- range $resource, $quantity := index $.Values $program "resources" $kind }}
+{{- if not (regexMatch "^[0-9]+([.][0-9]+)?([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$" (toString $quantity)) }}
+{{- $wrong = append $wrong (printf "%s.resources.%s.%s is %v: it is to be a quantity, such as 2, 500m or 64Mi." $program $kind $resource $quantity) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $program := list "manager" "sync" }}
+{{- $log := (index $.Values $program).log }}
+{{- range splitList "," $log }}
+{{- if not (regexMatch "^ *([A-Za-z0-9_:-]+ *= *)?(?i:off|error|warn|info|debug|trace) *$" .) }}
+{{- $wrong = append $wrong (printf "%s.log is %q: it is to be off, error, warn, info, debug or trace, or levels by module, as info,udht_%s=debug." $program $log $program) }}
+{{- end }}
+{{- end }}
 {{- $own := include (printf "udht.%sOwnEnv" $program) $ }}
 {{- range (index $.Values $program).env }}
 {{- if regexMatch (printf "(?m)^- name: %s$" .name) $own }}
