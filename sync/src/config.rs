@@ -75,6 +75,13 @@ pub struct ServeArgs {
     #[arg(long, env = "UDHT_GONE_AFTER", value_name = "TIME", default_value = "5m",
         value_parser = gone_after)]
     pub gone_after: Duration,
+    /// Once told to stop, this pod does not come back: what its end is where no Kubernetes says so
+    ///
+    /// Its manager takes no more writes; with --storage pod it deletes the pod's record, and deleted
+    /// records wait for this replica no longer. With `--discovery kubernetes` and --pod-uid it is
+    /// Kubernetes that says which pods are being deleted, and this changes nothing.
+    #[arg(long, env = "UDHT_LEAVE_FOR_GOOD")]
+    pub leave_for_good: bool,
     /// How far this machine's clock may be from those of most peers before the manager refuses writes:
     /// the same as the manager's
     #[arg(long, env = "UDHT_MAX_CLOCK_DRIFT", value_name = "TIME", default_value = "10s",

@@ -47,14 +47,14 @@ impl Lifecycle {
         node: Arc<Node>,
         place: Option<Place>,
         gone_after: Duration,
+        handover: Handover,
         tending: Tending,
     ) -> Self {
         let tending = Arc::new(tending);
-        let removal = place.clone().map(|place| {
+        let removal = place.map(|place| {
             let tending = Arc::clone(&tending);
-            Removal::new(Arc::clone(&node), place, gone_after, tending)
+            Removal::new(node, place, gone_after, tending)
         });
-        let handover = Handover::new(node, place);
         Self {
             removal,
             handover,

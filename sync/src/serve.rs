@@ -15,7 +15,7 @@ use crate::config::{Bounds, EndsArgs, ServeArgs, Tls};
 use crate::discovery::Discovery;
 use crate::kubernetes::client::{self, ClientError};
 use crate::kubernetes::watch::Follower;
-use crate::lifecycle::{Lifecycle, Place, Tending};
+use crate::lifecycle::{Handover, Lifecycle, Place, Tending};
 use crate::metrics::Port;
 use crate::node::{Node, NodeError};
 use crate::push::Pusher;
@@ -63,6 +63,7 @@ pub struct Bound {
     push_delay: Duration,
     push_fanout: usize,
     gone_after: Duration,
+    leave_for_good: bool,
     drift_max: Duration,
     place: Option<Place>,
     /// Where peers find it.
@@ -82,6 +83,7 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         push_delay,
         push_fanout,
         gone_after,
+        leave_for_good,
         max_clock_drift,
         log: _,
         trace,
@@ -124,6 +126,7 @@ pub async fn bind(args: ServeArgs, bounds: Bounds) -> Result<Bound, ServeError> 
         push_delay,
         push_fanout,
         gone_after,
+        leave_for_good,
         drift_max: max_clock_drift,
         place,
         listen,
@@ -185,6 +188,7 @@ impl Bound {
             push_delay,
             push_fanout,
             gone_after,
+            leave_for_good,
             drift_max,
             place,
             listen,
@@ -203,7 +207,8 @@ impl Bound {
         let answer_peer = move |request| responder.clone().answer(request);
         let (is_listed, pushing) = (follower.is_some(), Arc::clone(&pusher));
         let tending = Tending::new(Arc::clone(&node), pushing, is_listed, drift_max);
-        let lifecycle = Lifecycle::new(Arc::clone(&node), place, gone_after, tending);
+        let handover = Handover::new(Arc::clone(&node), place.clone(), leave_for_good);
+        let lifecycle = Lifecycle::new(Arc::clone(&node), place, gone_after, handover, tending);
         let lifecycle = Arc::new(lifecycle);
         let answer_ops = {
             let (node, lifecycle) = (Arc::clone(&node), Arc::clone(&lifecycle));

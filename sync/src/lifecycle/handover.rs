@@ -28,6 +28,7 @@ const EXCHANGES_MAX: usize = 5;
 pub struct Handover {
     node: Arc<Node>,
     place: Option<Place>,
+    for_good: bool,
     /// One at a time: whoever comes second finds that little is left to do.
     turn: Mutex<()>,
     is_second: AtomicBool,
@@ -53,10 +54,12 @@ impl HandoverView {
 
 impl Handover {
     /// Of this pod, whose `place` among those of Kubernetes is known if Kubernetes lists the pods.
-    pub fn new(node: Arc<Node>, place: Option<Place>) -> Self {
+    /// Without one, its end is `for_good` or nobody knows.
+    pub fn new(node: Arc<Node>, place: Option<Place>, for_good: bool) -> Self {
         Self {
             node,
             place,
+            for_good,
             turn: Mutex::default(),
             is_second: AtomicBool::default(),
         }
@@ -66,14 +69,19 @@ impl Handover {
     /// a container of it is started again, the manager is told to take no more writes, and to delete
     /// the pod's record if its storage goes too. Then, either way, a peer gets everything.
     ///
-    /// With a fixed list of peers nobody knows more than before, and nothing is done here.
+    /// With a fixed list of peers nobody knows more than before, and nothing is done here unless this
+    /// sync was told that its end is for good.
     pub async fn leave(&self) {
-        let Some(place) = &self.place else {
+        if self.place.is_none() && !self.for_good {
             return;
-        };
+        }
         let _turn = self.turn.lock().await;
         let deadline = self.deadline();
-        if self.is_deleted(place).await {
+        let is_deleted = match &self.place {
+            Some(place) => self.is_deleted(place).await,
+            None => true,
+        };
+        if is_deleted {
             match self.node.manager.leave(true).await {
                 Ok(true) => tracing::info!("this pod is being deleted, and its record with it"),
                 Ok(false) => tracing::info!("this pod is being deleted; its record stays"),

@@ -180,6 +180,25 @@ async fn a_container_that_is_started_again_is_no_pod_that_leaves() {
 }
 
 #[tokio::test]
+async fn a_pod_of_a_fixed_list_leaves_where_its_end_is_said_to_be_for_good() {
+    let for_good = Spec {
+        flags: vec!["--leave-for-good".to_owned()],
+        ..Spec::default()
+    };
+    let [a, b] = start([for_good, Spec::default()]).await;
+    let node = Arc::clone(&a.sync.node);
+    push_nothing(&node, &b.sync.address);
+    a.manager.put("key", "value");
+    a.sync.end().await;
+    assert_eq!(a.manager.leaves(), [true]);
+    assert_eq!(b.manager.get("key").as_deref(), Some("value"));
+    assert!(handovers(&node, "complete"));
+    // The other was told nothing, and may come back.
+    b.sync.end().await;
+    assert_eq!(b.manager.leaves(), [false; 0]);
+}
+
+#[tokio::test]
 async fn a_hook_hands_over_while_the_application_goes_on() {
     let [a, b] = start_default().await;
     push_nothing(&a.sync.node, &b.sync.address);

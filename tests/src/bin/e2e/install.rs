@@ -1,6 +1,6 @@
 //! The release as it is installed: pods, writes, its own test, the pods' own records.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use udht_tests::cluster::reach::Reach;
@@ -8,6 +8,9 @@ use udht_tests::cluster::release::Pod;
 use udht_tests::cluster::wait::until;
 
 use crate::world::{REPLICAS, SOON, World, nodes_of, record, wait_for_status};
+
+/// How long a deleted record may take to leave, which usually is two minutes.
+const LEFT_WITHIN: Duration = Duration::from_mins(4);
 
 /// The record of each of these pods is in each of them, with its address, and there is no other that
 /// a pod wrote of itself. Waits for it.
@@ -94,12 +97,33 @@ pub(crate) fn a_write_in_one_pod_is_read_in_the_others(world: &mut World) -> Res
 }
 
 pub(crate) fn helm_test_passes(world: &mut World) -> Result<()> {
-    world.at_rest()?;
+    let (_, mut reaches) = world.at_rest()?;
     let said = world.release.helm.test(&world.release.name)?;
     let phase = said.lines().find(|line| line.starts_with("Phase:"));
     world.saw(&format!(
         "helm test: {}",
         phase.unwrap_or("passed").replace("  ", " ")
+    ));
+    // The test's own replicas are gone with its pod, and nobody may wait for them.
+    let begun = Instant::now();
+    until("what is deleted leaves", LEFT_WITHIN, || {
+        for reach in &mut reaches {
+            let left = reach.metrics()?.sum("udht_tombstones", &[]);
+            ensure!(left == Some(0.0), "{} has {left:?}", reach.pod());
+        }
+        Ok(())
+    })?;
+    until("no alarm stands", SOON, || {
+        for reach in &mut reaches {
+            let alarms = &reach.get("/v1/status")?.ok()?["alarms"];
+            let none = alarms.as_array().is_some_and(Vec::is_empty);
+            ensure!(none, "{} says {alarms}", reach.pod());
+        }
+        Ok(())
+    })?;
+    world.saw(&format!(
+        "what was deleted has left all pods {:.0} s later, and no alarm stands",
+        begun.elapsed().as_secs_f64()
     ));
     Ok(())
 }

@@ -136,7 +136,7 @@ static STEPS: [Step; 20] = [
     ),
     Step::new(
         "helm-test",
-        "`helm test` passes",
+        "`helm test` passes and leaves nothing behind: no alarm stands, and what is deleted leaves",
         install::helm_test_passes,
     ),
     Step::new(
