@@ -208,7 +208,8 @@ pub enum CorruptEntry {
 /// 3. idempotent: `merge(a, a) == a`
 ///
 /// The body of higher [`Rank`] wins, the contact is the later of the two, and nothing else takes
-/// part: no clock, no order of arrival, no "ours".
+/// part: no clock, no order of arrival, no "ours". A table decides the same by its index, without the
+/// record that it holds, and its tests hold it to this.
 #[must_use]
 pub fn merge(a: Entry, b: Entry) -> Entry {
     let contact = a.contact.max(b.contact);

@@ -90,9 +90,9 @@ pub struct UnequalRunsError {
 }
 
 impl Difference {
-    /// How many symbols to ask for at first: they decode up to 50 elements in more than 99 % of
-    /// cases, and estimate more.
-    pub const FIRST: usize = 128;
+    /// How many symbols to ask for at first: they decode 50 elements in 99.7 % of cases (20,000 were
+    /// tried), estimate more, and a request for them and its response have 1.8 kB together.
+    pub const FIRST: usize = 115;
 
     /// Of two sets of which no symbol has been seen, only that they have `ours` and `theirs`
     /// elements.

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use peer_exchange::exchange::{
-    ExchangeError, Kind, Moved, Options, Report, SYMBOLS_FIRST, exchange,
-};
+use peer_exchange::exchange::{ExchangeError, Kind, Moved, Options, Report, exchange};
 use peer_table::entry::{Body, Content, Entry, merge};
+use peer_table::sketch::Difference;
 use peer_table::{Contact, Key, OriginId, Reading, Version, WallTime};
 use proptest::prelude::*;
 
@@ -61,7 +60,7 @@ fn ten_differences_in_ten_thousand_are_found_in_one_round_trip_of_1800_bytes() {
     assert_eq!(report.moved.missing, 0);
     assert_eq!(report.moved.merged_here.of("applied"), 5);
     assert_eq!(report.moved.merged_there.of("applied"), 5);
-    assert_eq!(report.symbols, SYMBOLS_FIRST);
+    assert_eq!(report.symbols, Difference::FIRST);
     assert_eq!((report.find.round_trips, report.swap.round_trips), (1, 1));
     assert!(report.find.bytes() <= 1_800, "{:?}", report.find);
 }
