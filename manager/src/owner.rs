@@ -349,6 +349,8 @@ struct Work {
     /// What was being written when the store no longer said whether it is.
     doubt: Option<Doubt>,
     minds_clock: MindsClock,
+    /// When the floors were stored last.
+    floors_stored: Option<Instant>,
 }
 
 /// This machine's wall clock.
@@ -417,6 +419,7 @@ pub async fn open(
         clock,
         doubt: None,
         minds_clock: MindsClock::AfterStart,
+        floors_stored: None,
     };
     work.publish_figures();
     let reading = read::Reading::new(&shared, waiting, &sender);

@@ -4,7 +4,7 @@
 //! What becomes of the floors is stored before anybody is told of it, and before a tombstone leaves.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peer_table::contract::{State, StateRequest, WireHorizon};
 use peer_table::floors::{
@@ -380,7 +380,15 @@ impl Work {
             is_mass_silence: tended.is_braked,
             at: Some(now),
         });
-        if floors != *shared.current().table.floors() {
+        let is_same = shared
+            .current()
+            .table
+            .floors()
+            .is_same_but_for_times(&floors);
+        let stored = self.floors_stored.map(|at| at.elapsed());
+        if is_same && stored.is_some_and(|before| before < shared.ages.times_pause()) {
+            shared.change().table.set_floors(floors);
+        } else {
             self.store_floors(floors).await?;
         }
         for (id, fence) in &tended.fenced {
@@ -464,6 +472,7 @@ impl Work {
         match shared.metrics.store("commit", call).await {
             Ok(()) => {
                 shared.change().table.set_floors(floors);
+                self.floors_stored = Some(Instant::now());
                 Ok(())
             }
             Err(error) => {

@@ -201,6 +201,32 @@ impl Floors {
         Ok(floors)
     }
 
+    /// Whether both say the same but for when somebody was last heard of, and when that was looked at.
+    pub fn is_same_but_for_times(&self, other: &Self) -> bool {
+        let Self {
+            own,
+            ids,
+            vector,
+            publications,
+            former,
+            times: _,
+            since,
+            since_digest,
+            has_met,
+            horizon,
+            tended: _,
+        } = self;
+        *own == other.own
+            && *since == other.since
+            && *since_digest == other.since_digest
+            && *has_met == other.has_met
+            && *horizon == other.horizon
+            && *ids == other.ids
+            && *vector == other.vector
+            && *publications == other.publications
+            && *former == other.former
+    }
+
     /// The bytes under which a store keeps them.
     pub fn to_stored(&self) -> Vec<u8> {
         FloorsState::from(self).encode_to_vec()

@@ -344,6 +344,24 @@ async fn what_a_store_that_fails_is_asked_for_is_not_done() {
 }
 
 #[tokio::test]
+async fn at_rest_nothing_is_written_for_the_sake_of_times() {
+    let manager = Manager::new().await;
+    tend(&manager).await;
+    assert_eq!(tend(&manager).await.publications, []);
+    manager.fill_store(true);
+    let told = Tend::from(&Evidence {
+        met: vec![manager.owner.origin()],
+        ..Evidence::default()
+    });
+    send(&manager, "/v1/sync/tend", &told).expect(200).await;
+    let news = Tend::from(&Evidence {
+        met: vec![OriginId::from_bytes([9; 16])],
+        ..Evidence::default()
+    });
+    send(&manager, "/v1/sync/tend", &news).expect(503).await;
+}
+
+#[tokio::test]
 async fn while_the_clock_is_off_writes_are_refused_and_reads_are_not() {
     let manager = Manager::new().await;
     manager.put("/v1/peers/p1", &peer()).expect(201).await;

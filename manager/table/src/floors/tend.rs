@@ -14,6 +14,8 @@ const AWAKE_GAP: Duration = Duration::from_mins(5);
 /// A replica publishes at least so many times within the time that silence may last, though it has
 /// nothing to say: one that is known through others only is not silent.
 const SIGNS_OF_LIFE: u32 = 8;
+/// See [`Ages::times_pause`]; less than [`AWAKE_GAP`].
+const TIMES_PAUSE_MAX: Duration = Duration::from_mins(2);
 
 /// How long what lasts.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -35,6 +37,12 @@ impl Ages {
             silence,
             fences: silence.saturating_mul(3),
         }
+    }
+
+    /// For how long floors of which nothing but times has changed need not be stored: a start that
+    /// finds them so old takes nobody for silent.
+    pub fn times_pause(self) -> Duration {
+        (self.silence / SIGNS_OF_LIFE).min(TIMES_PAUSE_MAX)
     }
 }
 
