@@ -277,7 +277,6 @@ impl From<ExchangeError> for Undone {
                 Some(ManagerError::Away(error)) => {
                     Self::of_http(error, &text, "is it running? Say where with --manager")
                 }
-                Some(ManagerError::Cluster { .. }) => Self::new(Exit::Refused, text),
                 _ => Self::new(Exit::Failed, text),
             },
             _ => Self::new(Exit::Failed, text),
