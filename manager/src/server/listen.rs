@@ -1,5 +1,6 @@
 //! The accept loop: connections within a bound, each within bounds of time, and a graceful end.
 
+use std::error::Error;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -7,18 +8,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
+use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use udht_tell::chain;
 
-use super::places::Places;
+use super::places::{Place, Places};
 use crate::metrics::Metrics;
 
 /// Connections at the most. One more waits until one of the oldest has ended, which are asked to.
@@ -53,9 +56,8 @@ async fn run_with(
     connections_max: u32,
 ) {
     let places = Places::new(connections_max, metrics);
-    // Cuts off what is still open when this is over.
-    let cut_off = CancellationToken::new();
-    let _cuts_off = cut_off.clone().drop_guard();
+    // What is still open when this is over is cut off with it.
+    let mut served = JoinSet::new();
     loop {
         let accepted = async {
             let (stream, _) = listener.accept().await?;
@@ -85,27 +87,34 @@ async fn run_with(
             .header_read_timeout(HEAD_PATIENCE)
             .max_buf_size(BUFFER_BYTES)
             .serve_connection(TokioIo::new(Impatient::new(stream)), service);
-        let cut_off = cut_off.child_token();
-        tokio::spawn(async move {
-            let served = async {
-                let mut connection = pin!(connection);
-                tokio::select! {
-                    served = &mut connection => return served,
-                    () = place.asked_to_end() => {}
-                }
-                // At once if it is idle, else with the answer that is under way.
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            };
-            // A client that goes away or is too slow is no news.
-            if let Some(Err(error)) = cut_off.run_until_cancelled(served).await {
-                tracing::debug!(error = chain(&error), "a connection broke");
-            }
-        });
+        while served.try_join_next().is_some() {}
+        served.spawn(serve(connection, place));
     }
     drop(listener);
     if timeout(GRACE, places.end()).await.is_err() {
         tracing::warn!("some requests were not done in time and are cut off");
+    }
+}
+
+/// Serves a connection until it ends, or was asked to: then it does at once if it is idle, else with the
+/// answer that is under way.
+async fn serve<S>(connection: http1::Connection<TokioIo<Impatient>, S>, mut place: Place)
+where
+    S: HttpService<Incoming, ResBody = axum::body::Body>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = &mut connection => ended,
+        () = place.asked_to_end() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // A client that goes away or is too slow is no news.
+    if let Err(error) = ended {
+        tracing::debug!(error = chain(&error), "a connection broke");
     }
 }
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
@@ -27,7 +26,7 @@ pub(super) struct Places {
 #[derive(Default)]
 struct Open {
     /// The way to ask each to end, but those that were asked; the oldest first.
-    by_number: BTreeMap<u64, CancellationToken>,
+    by_number: BTreeMap<u64, oneshot::Sender<()>>,
     last: u64,
 }
 
@@ -35,7 +34,7 @@ struct Open {
 pub(super) struct Place {
     places: Arc<Places>,
     number: u64,
-    ask: CancellationToken,
+    asked: oneshot::Receiver<()>,
     _free: OwnedSemaphorePermit,
 }
 
@@ -57,16 +56,16 @@ impl Places {
             Ok(free) => free,
             Err(_) => self.make_room().await,
         };
-        let ask = CancellationToken::new();
+        let (ask, asked) = oneshot::channel();
         let mut open = self.open();
         open.last += 1;
         let number = open.last;
-        open.by_number.insert(number, ask.clone());
+        open.by_number.insert(number, ask);
         drop(open);
         Place {
             places: Arc::clone(self),
             number,
-            ask,
+            asked,
             _free: free,
         }
     }
@@ -90,7 +89,8 @@ impl Places {
     /// Asks all to end, and waits until they have.
     pub(super) async fn end(&self) {
         for (_, ask) in std::mem::take(&mut self.open().by_number) {
-            ask.cancel();
+            // Who is not there any more has ended.
+            let _ = ask.send(());
         }
         // It is never closed, so this is about their ends only.
         drop(self.free.acquire_many(self.max).await);
@@ -102,7 +102,7 @@ impl Places {
             let Some((_, ask)) = open.by_number.pop_first() else {
                 return;
             };
-            ask.cancel();
+            let _ = ask.send(());
         }
     }
 
@@ -113,8 +113,9 @@ impl Places {
 
 impl Place {
     /// Waits until its connection is asked to end.
-    pub(super) async fn asked_to_end(&self) {
-        self.ask.cancelled().await;
+    pub(super) async fn asked_to_end(&mut self) {
+        // Its other half is there as long as this one is.
+        let _ = (&mut self.asked).await;
     }
 }
 
