@@ -392,6 +392,9 @@ def look(prometheus, chart, namespace, release, rules_loaded):
                     # no quantile of.
                     queries = [filled(target["expr"], namespace, release, pod) for pod in (pods if ofpod else [""])]
                     asked += 1
+                    # What shows only that which is so now, as alarms, shows nothing where all is well: what it chooses from
+                    # must be there.
+                    queries = [query.removesuffix(" > 0") for query in queries]
                     wrong.unless(any(prometheus.values(query) for query in queries),
                                  f"{where}: {file}: {panel['title']}: nothing for {queries[0]}")
         for name in sorted(names):
