@@ -392,13 +392,7 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
             output,
         } => {
             if !yes {
-                let body = ask(Method::GET, &ops.url, GONE_PATH).await?;
-                let gone: GoneView = understand(&body, &ops)?;
-                confirm_on_terminal(&format!(
-                    "Of the {} records whose pods Kubernetes does not list, those that have waited for \
-                     long enough are deleted, in all pods.",
-                    gone.waiting.len()
-                ))?;
+                confirm_removal(&ops).await?;
             }
             let body = ask(Method::POST, &ops.url, GONE_PATH).await?;
             tell(out, output, &body, &ops, |out, removed: RemovedView| {
@@ -449,6 +443,21 @@ async fn run(verb: Verb, out: &mut impl Write) -> Result<(), Undone> {
         }
         Verb::Manual(manual) => Ok(manual.write(Cli::command(), out)?),
     }
+}
+
+/// Asks back before the records of pods that are gone are removed, if there are any.
+async fn confirm_removal(ops: &OpsArgs) -> Result<(), Undone> {
+    let body = ask(Method::GET, &ops.url, GONE_PATH).await?;
+    let gone: GoneView = understand(&body, ops)?;
+    if gone.waiting.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "Of the {} records whose pods Kubernetes does not list, those that have waited for long enough \
+         are deleted, in all pods.",
+        gone.waiting.len()
+    );
+    Ok(confirm_on_terminal(&what)?)
 }
 
 async fn serve(args: ServeArgs) -> Result<(), Undone> {

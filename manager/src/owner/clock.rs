@@ -70,16 +70,14 @@ impl Shared {
     pub(super) fn note_clock(&self, clock: OwnClock) -> OwnClock {
         let before = self.clock_off();
         let contradicted = match clock {
-            OwnClock::Off(ahead_ms) => Some(Contradicted::new(
-                ahead_ms,
-                wall_now(),
-                self.began.elapsed(),
-            )),
+            OwnClock::Off(ahead_ms) => {
+                let ran = self.began.elapsed();
+                Some(Contradicted::new(ahead_ms, wall_now(), ran))
+            }
             OwnClock::Agrees => None,
             OwnClock::Unknown => {
-                return before.map_or(clock, |off| {
-                    OwnClock::Off(i64::try_from(off.as_millis()).unwrap_or(i64::MAX))
-                });
+                let known = *self.contradicted();
+                return known.map_or(clock, |it| OwnClock::Off(it.ahead_ms));
             }
         };
         *self.contradicted() = contradicted;

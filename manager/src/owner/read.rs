@@ -53,12 +53,13 @@ impl Reading {
             let rows = waiting.iter().map(|read| (read.key.clone(), read.version));
             match self.shared.read(rows.collect()).await {
                 Ok(Found { records, wrong, .. }) => {
+                    // What is asked for after the answer comes after the correction.
+                    if let Some(commands) = self.commands.upgrade() {
+                        correct(&commands, wrong);
+                    }
                     for (read, record) in waiting.drain(..).zip(records) {
                         // Who stopped waiting does not need the answer.
                         let _ = read.answer.send(Ok(record.map(|(_, entry)| entry)));
-                    }
-                    if let Some(commands) = self.commands.upgrade() {
-                        correct(&commands, wrong);
                     }
                 }
                 Err(error) => {

@@ -65,10 +65,15 @@ impl Running {
         version.origin = OriginId::from_bytes([9; 16]);
         version.reading = Reading::from_u64(version.reading.as_u64() + 1);
         let entry = Entry { version, ..written };
+        self.brings(key, &entry).await;
+        entry
+    }
+
+    /// Has a peer bring this record, which is news here.
+    async fn brings(&self, key: &str, entry: &Entry) {
         let records = vec![(key.parse().unwrap(), entry.clone())];
         let merged = self.owner.merge(None, records, Via::Exchange, None);
         assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
-        entry
     }
 
     /// Has this replica know that all is here that the writer of this record wrote up to it.
@@ -143,13 +148,7 @@ async fn an_emptied_store_is_opened_anew_and_watchers_are_told_to_list_again() {
     assert_eq!(running.get("a").await.unwrap(), None);
     assert!(running.figure("udht_store_reopened_total{reason=\"wiped\"} 1"));
     // What a peer has comes back, and the clock did not go back.
-    let merged = running.owner.merge(
-        None,
-        vec![("a".parse().unwrap(), kept.clone())],
-        Via::Exchange,
-        None,
-    );
-    assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
+    running.brings("a", &kept).await;
     assert_eq!(running.get("a").await.unwrap(), Some(kept));
     // It was written here once, and came back from a peer.
     let explained = running.explain("a").await;
@@ -229,13 +228,7 @@ async fn a_record_that_breaks_while_it_is_held_is_counted_and_healed_by_a_peer()
     assert_eq!(running.owner.opening().retired, [opening.origin]);
     let snapshot = running.snapshot().await;
     assert!(!snapshot.covers(whole.version), "nobody takes it for dead");
-    let merged = running.owner.merge(
-        None,
-        vec![("a".parse().unwrap(), whole.clone())],
-        Via::Exchange,
-        None,
-    );
-    assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
+    running.brings("a", &whole).await;
     assert_eq!(running.get("a").await.unwrap(), Some(whole));
     assert_eq!(running.owner.state(0).unwrap().tables[0].digest, before);
     assert_eq!(running.owner.changes_since(revision, 9), Err(Gone));
@@ -254,13 +247,7 @@ async fn a_record_that_is_older_again_is_read_so_until_a_peer_has_the_newer() {
     running.get("a").await.unwrap_err();
     running.put("b").await.unwrap();
     assert_eq!(running.get("a").await.unwrap(), Some(older));
-    let merged = running.owner.merge(
-        None,
-        vec![("a".parse().unwrap(), newer.clone())],
-        Via::Exchange,
-        None,
-    );
-    assert_eq!(merged.await.unwrap().outcomes, [Merged::Applied]);
+    running.brings("a", &newer).await;
     assert_eq!(running.get("a").await.unwrap(), Some(newer));
     running.end().await;
 }

@@ -201,7 +201,7 @@ mod tests {
     use std::convert::Infallible;
 
     use axum::body::Body;
-    use axum::routing::get;
+    use axum::routing::{MethodRouter, get};
     use bytes::Bytes;
     use futures_util::stream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -211,6 +211,7 @@ mod tests {
     use super::*;
 
     const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
     struct Server {
         address: std::net::SocketAddr,
@@ -252,6 +253,19 @@ mod tests {
         Router::new().route("/", get(async move || text))
     }
 
+    /// A call that says when it begins, and is done when it gets a permit.
+    fn slow() -> (MethodRouter, mpsc::Receiver<()>, Arc<Semaphore>) {
+        let (begun, begins) = mpsc::channel(1);
+        let release = Arc::new(Semaphore::new(0));
+        let held = Arc::clone(&release);
+        let call = get(async move || {
+            begun.send(()).await.unwrap();
+            held.acquire().await.unwrap().forget();
+            "done"
+        });
+        (call, begins, release)
+    }
+
     /// Reads one answer with this body.
     async fn expect(stream: &mut TcpStream, body: &str) {
         let mut read = Vec::new();
@@ -279,20 +293,12 @@ mod tests {
 
     #[tokio::test]
     async fn at_the_end_what_is_under_way_is_answered_and_what_is_idle_is_closed() {
-        let (begun, mut begins) = mpsc::channel::<()>(1);
-        let release = Arc::new(Semaphore::new(0));
-        let held = Arc::clone(&release);
-        let slow = get(async move || {
-            begun.send(()).await.unwrap();
-            held.acquire().await.unwrap().forget();
-            "done"
-        });
+        let (slow, mut begins, release) = slow();
         let server = Server::start(saying("idle").route("/slow", slow), 9).await;
         let (mut idle, mut busy) = (server.connect().await, server.connect().await);
         idle.write_all(HEAD).await.unwrap();
         expect(&mut idle, "idle").await;
-        let request = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        busy.write_all(request).await.unwrap();
+        busy.write_all(SLOW).await.unwrap();
         begins.recv().await.unwrap();
         server.stopping.cancel();
         expect_end(&mut idle).await;
@@ -333,18 +339,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_connection_too_many_waits_for_what_is_under_way() {
-        let (begun, mut begins) = mpsc::channel::<()>(1);
-        let release = Arc::new(Semaphore::new(0));
-        let held = Arc::clone(&release);
-        let slow = get(async move || {
-            begun.send(()).await.unwrap();
-            held.acquire().await.unwrap().forget();
-            "done"
-        });
+        let (slow, mut begins, release) = slow();
         let server = Server::start(saying("served").route("/slow", slow), 1).await;
         let mut busy = server.connect().await;
-        let request = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        busy.write_all(request).await.unwrap();
+        busy.write_all(SLOW).await.unwrap();
         begins.recv().await.unwrap();
         let mut second = server.connect().await;
         second.write_all(HEAD).await.unwrap();

@@ -524,11 +524,9 @@ impl Plan<'_> {
         session: Option<SessionId>,
     ) -> Merged {
         let version = entry.version;
-        let arrival = {
-            let (is_live, held) = (entry.is_live(), held.map(|held| held.rank.version()));
-            let floors = &self.table.floors;
-            floors.arrival(version, is_live, held, via, self.clock)
-        };
+        let held_version = held.map(|held| held.rank.version());
+        let floors = &self.table.floors;
+        let arrival = floors.arrival(version, entry.is_live(), held_version, via, self.clock);
         let held_contact = held.map_or(Contact::NEVER, |held| held.contact);
         let contact = if mutants::is("contact-of-the-last-writer") {
             entry.contact
